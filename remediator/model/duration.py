@@ -1,0 +1,77 @@
+"""Durations at the edge are Prometheus strings (`5m`, `1h30m`); inside they are `timedelta`.
+
+Used by the playbook models and by whoever prints a duration back to a person.
+Grammar: https://prometheus.io/docs/prometheus/latest/querying/basics/#float-literals-and-time-durations
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_UNITS_MS = {
+    "y": 365 * 86_400_000,
+    "w": 7 * 86_400_000,
+    "d": 86_400_000,
+    "h": 3_600_000,
+    "m": 60_000,
+    "s": 1000,
+    "ms": 1,
+}
+_PATTERN = "".join(rf"(?:(?P<{unit}>[0-9]+){unit})?" for unit in _UNITS_MS)
+DURATION = re.compile(_PATTERN)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the length of a Prometheus duration such as `90s` or `1h30m`.
+
+    Raises:
+        ValueError: not a duration; the message shows the accepted form.
+    """
+    match = DURATION.fullmatch(text.strip())
+    if not text.strip() or match is None:
+        msg = f"{text!r} is not a duration; write it like 30s, 5m or 1h30m"
+        raise ValueError(msg)
+    parts = match.groupdict(default="0")
+    return timedelta(milliseconds=sum(int(parts[unit]) * ms for unit, ms in _UNITS_MS.items()))
+
+
+def format_duration(value: timedelta) -> str:
+    """Return the shortest Prometheus duration for `value`, down to milliseconds."""
+    left = round(value.total_seconds() * 1000)
+    if left <= 0:
+        return "0s"
+    parts = []
+    for unit, ms in _UNITS_MS.items():
+        if unit in {"y", "w"}:
+            continue
+        count, left = divmod(left, ms)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)
+
+
+def _coerce(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, timedelta):
+        return value
+    msg = f"{value!r} is not a duration; write it with a unit, like 30s or 5m"
+    raise ValueError(msg)
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_coerce),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "A Prometheus duration: 30s, 5m, 1h30m.",
+            "pattern": "^([0-9]+(ms|s|m|h|d|w|y))+$",
+        }
+    ),
+]

@@ -1,0 +1,147 @@
+"""`${{ }}` templates: Jinja2 in a sandbox, strict, with values escaped where they land in PromQL.
+
+Called by admission to pin a playbook for one alert, and by lint to find mistakes early. The
+surprise: escaping depends on where the template stands. A label value put into a PromQL field has
+its quotes and backslashes escaped; a `vars` entry does not, because the playbook's author wrote it
+and the values inside it were escaped already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel
+
+from remediator.model.playbook import Playbook, PromQLMark
+
+
+class TrustedText(str):
+    """Text the playbook's author wrote, with the values in it escaped already."""
+
+    __slots__ = ()
+
+
+def escape_promql(value: str) -> str:
+    """Return `value` fit to stand between double quotes in PromQL."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("'", "\\'")
+
+
+def _environment(*, promql: bool) -> ImmutableSandboxedEnvironment:
+    def finalize(value: Any) -> Any:
+        if promql and not isinstance(value, TrustedText | int | float):
+            return escape_promql(str(value))
+        return value
+
+    return ImmutableSandboxedEnvironment(
+        variable_start_string="${{",
+        variable_end_string="}}",
+        # Only expressions: statements and comments get delimiters no one would type.
+        block_start_string="\x00%",
+        block_end_string="%\x00",
+        comment_start_string="\x00#",
+        comment_end_string="#\x00",
+        undefined=StrictUndefined,
+        autoescape=False,
+        finalize=finalize,
+        keep_trailing_newline=True,
+    )
+
+
+_PLAIN = _environment(promql=False)
+_PROMQL = _environment(promql=True)
+
+
+def has_template(text: str) -> bool:
+    """Say whether `text` holds a `${{ }}` expression."""
+    return "${{" in text
+
+
+def render(text: str, values: Mapping[str, Any], *, promql: bool = False) -> str:
+    """Fill the templates in `text`.
+
+    Raises:
+        ValueError: an undefined name, a forbidden access, or broken template syntax.
+    """
+    if not has_template(text):
+        return text
+    try:
+        return (_PROMQL if promql else _PLAIN).from_string(text).render(**values)
+    except TemplateError as error:
+        msg = f"template {text!r}: {error.message or type(error).__name__}"
+        raise ValueError(msg) from error
+
+
+def template_values(
+    labels: Mapping[str, str], annotations: Mapping[str, str], target: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what a template may name: `alert.labels`, `alert.annotations` and `target`."""
+    return {
+        "alert": {"labels": dict(labels), "annotations": dict(annotations)},
+        "target": dict(target),
+    }
+
+
+def render_target(playbook: Playbook, values: Mapping[str, Any]) -> str:
+    """Return what the playbook calls its target for this alert.
+
+    Raises:
+        ValueError: as `render`.
+    """
+    return render(playbook.target, values)
+
+
+def render_playbook(playbook: Playbook, values: Mapping[str, Any]) -> Playbook:
+    """Return the playbook with every template filled in: the form a run pins.
+
+    `vars` are filled first, in the order written, each seeing those before it.
+
+    Raises:
+        ValueError: as `render`, or the filled-in playbook is no longer valid.
+    """
+    scope: dict[str, Any] = dict(values)
+    filled: dict[str, Any] = {}
+    scope["vars"] = filled
+    for name, raw in playbook.vars.items():
+        # A var may be used inside PromQL, so the values in it are escaped as for PromQL.
+        filled[name] = TrustedText(render(raw, scope, promql=True)) if isinstance(raw, str) else raw
+    document = _render_model(playbook, scope)
+    document["vars"] = {k: str(v) if isinstance(v, str) else v for k, v in filled.items()}
+    return Playbook.model_validate(document)
+
+
+def _render_model(model: BaseModel, scope: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, info in type(model).model_fields.items():
+        marked = any(isinstance(item, PromQLMark) for item in info.metadata) or _marks_promql(
+            info.annotation
+        )
+        value = getattr(model, name)
+        if name == "vars" and isinstance(model, Playbook):
+            value = {}
+        result[info.alias or name] = _render_value(value, scope, promql=marked)
+    return result
+
+
+def _render_value(value: Any, scope: Mapping[str, Any], *, promql: bool) -> Any:
+    if isinstance(value, BaseModel):
+        return _render_model(value, scope)
+    if isinstance(value, str) and type(value) is str:
+        return render(value, scope, promql=promql)
+    if isinstance(value, tuple | list):
+        return [_render_value(item, scope, promql=promql) for item in value]
+    if isinstance(value, dict):
+        return {key: _render_value(item, scope, promql=promql) for key, item in value.items()}
+    return value
+
+
+def _marks_promql(annotation: Any) -> bool:
+    # `PromQL | None` hides the mark one level down.
+    if get_origin(annotation) is Annotated:
+        return any(isinstance(item, PromQLMark) for item in get_args(annotation)[1:])
+    if get_origin(annotation) in {Union, UnionType}:
+        return any(_marks_promql(argument) for argument in get_args(annotation))
+    return False

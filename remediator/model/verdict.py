@@ -1,0 +1,175 @@
+"""Measurements and the four-valued verdict: did the action help?
+
+Pure. Called by the engine's verification, by throttle and by restore. The surprise: `unknown` is a
+verdict of its own and never counts as success (design, section 4, "Verdicts in numbers").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from statistics import median
+
+from remediator.model.playbook import Condition
+
+# Design, section 4: worse = moved against the objective by more than max(10%, 2 x the MAD).
+WORSE_RATIO = 0.10
+WORSE_MADS = 2.0
+# "at least two such samples"
+ENOUGH_SAMPLES = 2
+
+
+class ReadingStatus(StrEnum):
+    """What a query gave."""
+
+    OK = "ok"  # one finite number
+    EMPTY = "empty"  # no series: no data, or a target that is gone
+    NAN = "nan"  # not a number, as histogram_quantile gives on an idle service
+    MANY = "many"  # several series where one number was asked for
+    ERROR = "error"  # the query could not be answered
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One answer of Prometheus to one query.
+
+    Attributes:
+        query: the PromQL as sent.
+        at: when it was evaluated.
+        status: what kind of answer it was.
+        value: the number; None unless `status` is ok.
+        detail: the error, or how many series there were.
+    """
+
+    query: str
+    at: datetime
+    status: ReadingStatus
+    value: float | None = None
+    detail: str = ""
+
+    @classmethod
+    def of(cls, query: str, at: datetime, value: float) -> Reading:
+        """Make a reading from one number, which may be NaN or infinite."""
+        if math.isnan(value):
+            return cls(query=query, at=at, status=ReadingStatus.NAN)
+        return cls(query=query, at=at, status=ReadingStatus.OK, value=value)
+
+    def describe(self) -> str:
+        """Say the answer as a person would."""
+        if self.status is ReadingStatus.OK:
+            return f"{self.value:.4g}"
+        words = {
+            ReadingStatus.EMPTY: "no data",
+            ReadingStatus.NAN: "NaN (no samples to compute from)",
+            ReadingStatus.MANY: "several series, one number was asked for",
+            ReadingStatus.ERROR: "Prometheus could not answer",
+        }
+        return words[self.status] + (f": {self.detail}" if self.detail else "")
+
+
+class Verdict(StrEnum):
+    """What an action did."""
+
+    IMPROVED = "improved"  # the condition held for `for`
+    UNCHANGED = "unchanged"  # measured well enough, and it did not come to hold
+    WORSE = "worse"  # it moved against the objective
+    UNKNOWN = "unknown"  # too few usable measurements to say
+
+    @property
+    def is_failure(self) -> bool:
+        """Say whether cooldown, breaker and escalation count it as a failure."""
+        return self is not Verdict.IMPROVED
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the signal was before the action.
+
+    Attributes:
+        level: median of the samples, in the signal's unit.
+        spread: median absolute deviation, same unit.
+    """
+
+    level: float
+    spread: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Baseline | None:
+        """Return the baseline of the finite values, or None when there is none."""
+        finite = [value for value in values if math.isfinite(value)]
+        if not finite:
+            return None
+        level = median(finite)
+        return cls(level=level, spread=median(abs(value - level) for value in finite))
+
+
+def fresh(
+    readings: Sequence[Reading], *, acted_at: datetime, window: timedelta
+) -> tuple[Reading, ...]:
+    """Return the readings whose whole look-back window lies after the action."""
+    return tuple(r for r in readings if r.at - window >= acted_at)
+
+
+def held_for(readings: Sequence[Reading], condition: Condition) -> timedelta:
+    """Return how long the condition has held without a break, ending at the newest reading.
+
+    A reading that is not a number breaks the streak: no data is not good news.
+    """
+    newest = oldest = None
+    for reading in reversed(readings):
+        if reading.value is None or not condition.holds(reading.value):
+            break
+        newest = newest or reading.at
+        oldest = reading.at
+    return newest - oldest if newest and oldest else timedelta()
+
+
+def is_worse(readings: Sequence[Reading], condition: Condition, baseline: Baseline | None) -> bool:
+    """Say whether the newest two usable readings both moved against the objective.
+
+    The bound is `max(10% of the level, 2 x MAD)` beyond the baseline (design, section 4).
+    """
+    usable = [r.value for r in readings if r.value is not None]
+    if baseline is None or len(usable) < ENOUGH_SAMPLES:
+        return False
+    margin = max(WORSE_RATIO * abs(baseline.level), WORSE_MADS * baseline.spread)
+    sign = 1.0 if condition.below is not None else -1.0
+    return all(
+        not condition.holds(value) and sign * (value - baseline.level) > margin
+        for value in usable[-ENOUGH_SAMPLES:]
+    )
+
+
+def judge(
+    readings: Sequence[Reading],
+    *,
+    condition: Condition,
+    hold: timedelta,
+    baseline: Baseline | None,
+    out_of_time: bool,
+) -> Verdict | None:
+    """Return the verdict, or None while it is too early to say.
+
+    Args:
+        readings: fresh readings only, oldest first (see `fresh`).
+        condition: what must come to hold.
+        hold: how long it must hold without a break.
+        baseline: the signal before the action, if it was measured.
+        out_of_time: no more measurements will come.
+    """
+    usable = [r for r in readings if r.value is not None]
+    newest_is_number = bool(readings) and readings[-1].value is not None
+    if len(usable) >= ENOUGH_SAMPLES and newest_is_number:
+        if held_for(readings, condition) >= hold:
+            return Verdict.IMPROVED
+        if is_worse(readings, condition, baseline):
+            return Verdict.WORSE
+    if not out_of_time:
+        return None
+    # The share that could not be read must not outvote what was read.
+    if len(usable) < ENOUGH_SAMPLES or not newest_is_number:
+        return Verdict.UNKNOWN
+    return Verdict.UNCHANGED
