@@ -9,31 +9,12 @@ that escapes it counts as unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from remediator.model.effect import Call, Message
 from remediator.model.target import Target
 from remediator.model.verdict import Reading
-
-
-@dataclass(frozen=True)
-class Call:
-    """One effect on one target, journaled before it is sent.
-
-    Attributes:
-        verb: what to do; each actuator documents its verbs.
-        args: absolute values, never increments, so that a repeat is harmless.
-        idempotency_key: the same for every attempt of this call, new for every iteration.
-        fencing_token: grows with every claim on the target; the target may refuse an older one.
-        timeout_s: longest wait for the answer, in seconds.
-    """
-
-    verb: str
-    args: Mapping[str, Any] = field(default_factory=dict)
-    idempotency_key: str = ""
-    fencing_token: int = 0
-    timeout_s: float = 10.0
 
 
 class Actuator(Protocol):
@@ -75,23 +56,6 @@ class MetricSource(Protocol):
         self, promql: str, *, end: datetime, length: timedelta, step: timedelta
     ) -> Sequence[Reading]:
         """Evaluate a query over the past `length`, oldest first; empty when it cannot be told."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """What a person is told.
-
-    Attributes:
-        key: stable; the same event always has the same key, so a repeat can be recognised.
-        severity: info, warning or critical.
-        title: one line.
-        body: what fired, what was done, what came of it, how to undo it.
-    """
-
-    key: str
-    severity: str
-    title: str
-    body: str
 
 
 class Notifier(Protocol):
