@@ -1,0 +1,47 @@
+# Everything a person does here starts with one of these lines; `make` alone lists them.
+# Every target that needs the environment builds it first (scripts/setup.sh; seconds when it is there).
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check bench soak lock clean
+SHELL := /bin/bash
+PY := .venv/bin/python
+BIN := .venv/bin
+
+help: ## list these targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 14
+
+demo: ## the main story, live: saturate a real detector, watch it be throttled, restarted and restored
+	@scripts/setup.sh daemons
+	@$(BIN)/remediator demo
+
+up: ## start detector, Prometheus, Alertmanager and controller without the story; Ctrl-C ends them
+	@scripts/setup.sh daemons
+	@$(PY) -m remediator.demo.up
+
+test: ## every test, those against real daemons and the real model included (under 15 minutes)
+	@scripts/setup.sh daemons
+	@$(PY) -m pytest -n 2 --dist loadgroup
+
+check: ## format, lint, types, import rules and the fast tests (under 60 seconds)
+	@scripts/setup.sh
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(PY) -m pytest -q -m "not real" -n auto
+
+bench: ## the measurements of benchmarks/, with a table at the end
+	@scripts/setup.sh daemons
+	@if [ -f benchmarks/run.py ]; then $(PY) benchmarks/run.py; \
+	else echo "bench: there is no benchmarks/run.py in this version, so nothing was measured" >&2; exit 1; fi
+
+soak: ## the long runs that do not fit into make test
+	@scripts/setup.sh daemons
+	@if [ -f benchmarks/soak.py ]; then $(PY) benchmarks/soak.py; \
+	else echo "soak: there is no benchmarks/soak.py in this version, so nothing was run" >&2; exit 1; fi
+
+lock: ## write requirements/lock.txt anew from what .venv holds
+	@scripts/lock.sh
+
+clean: ## remove the environment and everything built or cached here
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
