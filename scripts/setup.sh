@@ -150,7 +150,7 @@ ensure_venv() {
     # Both names: older pip applies PIP_CONSTRAINT to isolated builds too, newer pip wants the second.
     export PIP_CONSTRAINT="${PIP_CONSTRAINT:+$PIP_CONSTRAINT }$LOCK"
     export PIP_BUILD_CONSTRAINT=$LOCK
-    pip_ install --quiet "$(torch_requirement)" --editable ".[detector,postgres,dev]" >&2 ||
+    pip_ install -qq "$(torch_requirement)" --editable ".[detector,postgres,dev]" >&2 ||
         refuse "pip could not install the locked versions; its message is above." \
             "  Without network access, point pip at a package folder (PIP_FIND_LINKS) and run the same command again."
     echo "$wanted" >"$STAMP"
