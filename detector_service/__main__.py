@@ -1,0 +1,125 @@
+"""``python -m detector_service``: start, serve, end; the process edge of the detector.
+
+Exit codes: 0 ended as asked, 2 refused to start (one line on stderr says why), anything else is a
+crash. Surprise: a device thread that hangs in a driver call would keep the interpreter from
+ending, so the process then leaves without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from detector_service.app import build, open_default
+from detector_service.backends.yolo import require_checkpoint
+from detector_service.batcher import DeviceState
+from detector_service.errors import StartError
+from detector_service.routes import Parts
+from detector_service.settings import Settings, read_settings, unknown_variables
+from detector_service.tunables import StateFile
+
+log = logging.getLogger("detector_service")
+
+REFUSED = 2
+MAX_GRACE_S = 25
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the detector; returns the exit code."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stdout,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = read_settings(host=arguments.host, port=arguments.port)
+        return _serve(settings)
+    except StartError as exc:
+        sys.stderr.write(f"detector_service: {exc}\n")
+        return REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m detector_service",
+        description="Serve detections. Further settings are read from DETECTOR_* variables.",
+    )
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default 7860; 0: any free)")
+    return parser
+
+
+def _serve(settings: Settings) -> int:
+    for name in unknown_variables(dict(os.environ)):
+        log.warning("%s is no setting of this service; is it misspelt?", name)
+    require_checkpoint(settings.model)
+    listener = _listen(settings)
+    host, port = listener.getsockname()[:2]
+    settings = settings.model_copy(update={"port": port})
+    file = StateFile(settings.folder)
+    file.hold()
+    app = build(
+        settings,
+        file,
+        open_default(settings, settings.folder / "ultralytics"),
+        instance=settings.instance or f"{host}:{port}",
+    )
+    parts: Parts = app.state.parts
+    deadline_s = parts.document.values["deadline_s"]
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=int(min(deadline_s + 1, MAX_GRACE_S)),
+        )
+    )
+    parts.end = lambda: setattr(server, "should_exit", True)
+    # uvicorn raises the signal again once it is down; this turns it into an ordinary end.
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    log.info("listening on http://%s:%d, state in %s", host, port, settings.folder)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        _end(parts)
+    return REFUSED
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as exc:
+        words = f"cannot listen on {settings.host}:{settings.port}: {exc.strerror or exc}"
+        raise StartError(words) from exc
+    return listener
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _end(parts: Parts) -> None:
+    if parts.failure is not None:
+        raise StartError(str(parts.failure)) from parts.failure
+    log.info("ended with %s", parts.load())
+    if parts.batcher.state not in {DeviceState.STOPPED, DeviceState.FAILED}:
+        log.warning("the device thread hangs; leaving without it")
+        sys.stdout.flush()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""The composition root of the detector: read it top to bottom. Called by ``__main__`` and tests.
+
+Surprise: it serves before the model is loaded, so that health, metrics and settings answer while
+detections get 503; a model that cannot be loaded ends the server instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib import metadata
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from detector_service.backends import Backend, ModelInfo
+from detector_service.batcher import Batcher, BatchLimits
+from detector_service.canary import Canary, read_sample
+from detector_service.errors import DetectorError, InferenceError, RefusedError, StateWriteError
+from detector_service.gpu import Sampler
+from detector_service.limiter import Limiter, Limits
+from detector_service.routes import ROUTERS, Parts
+from detector_service.routes.wire import answer_failed, answer_refused, answer_unwritable
+from detector_service.settings import Settings
+from detector_service.telemetry import Telemetry
+from detector_service.tunables import StateFile, TunableStore
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+STOP_DEVICE_S = 3.0
+
+OpenBackend = Callable[[], Backend]
+
+
+def build(
+    settings: Settings,
+    file: StateFile,
+    open_backend: OpenBackend,
+    *,
+    instance: str | None = None,
+    now: Callable[[], float] = time.time,
+) -> FastAPI:
+    """Wire one detector.
+
+    Args:
+        settings: what the process was told.
+        file: where the settings document lives; the caller holds its lock.
+        open_backend: loads the model, on the device thread.
+        instance: the process' name to others.
+        now: seconds since the epoch; leases and drains follow it.
+
+    Raises:
+        StartError: a damaged state file, wrong first values, or an unreadable canary.
+    """
+    telemetry = Telemetry()
+    document = file.load(settings.initial())
+    store = TunableStore(
+        file, document, now, watch=lambda field, kind: _count_change(telemetry, field, kind)
+    )
+    limiter = Limiter(lambda: _limits(store))
+    batcher = Batcher(
+        open_backend,
+        lambda: _batch_limits(store),
+        on_pass=lambda frames, seconds: _count_pass(telemetry, frames, seconds),
+    )
+    parts = Parts(
+        settings=settings,
+        telemetry=telemetry,
+        store=store,
+        limiter=limiter,
+        batcher=batcher,
+        canary=Canary(batcher, read_sample(settings.canary_dir), telemetry, now),
+        decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
+        instance=instance or settings.instance or f"{settings.host}:{settings.port}",
+        started_at=now(),
+        token=settings.control_token(),
+    )
+    _follow(parts)
+    app = FastAPI(title="detector", docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app.state.parts = parts
+    app.add_middleware(InProgress, parts=parts)
+    app.add_exception_handler(RefusedError, answer_refused)
+    app.add_exception_handler(StateWriteError, answer_unwritable)
+    app.add_exception_handler(InferenceError, answer_failed)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def open_default(settings: Settings, scratch: Path) -> OpenBackend:
+    """Return what loads the configured checkpoint; torch is imported only when it is called."""
+
+    def opened() -> Backend:
+        from detector_service.backends.yolo import open_yolo  # noqa: PLC0415 - torch, 3 s
+
+        return open_yolo(settings.model, threads=settings.torch_threads, scratch=scratch)
+
+    return opened
+
+
+class InProgress:
+    """Counts HTTP requests while they are served."""
+
+    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+        """Wrap ``app``."""
+        self._app = app
+        self._gauge = parts.telemetry.http_in_progress
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (or the lifespan, which is none)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with self._gauge.track_inprogress():
+            await self._app(scope, receive, send)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    sampler = Sampler(parts.telemetry, parts.batcher.busy_seconds)
+    parts.batcher.start()
+    sampler.start()
+    async with asyncio.TaskGroup() as group:
+        background = [group.create_task(_watch_device(parts)), group.create_task(_tick(parts))]
+        yield
+        parts.stopping = True
+        for running in background:
+            running.cancel()
+    sampler.stop(STOP_DEVICE_S)
+    parts.batcher.stop(STOP_DEVICE_S)
+    parts.decoders.shutdown(wait=False, cancel_futures=True)
+
+
+async def _watch_device(parts: Parts) -> None:
+    """Wait for the model, warm it up with the canary, then look at the canary for ever."""
+    try:
+        info = await asyncio.wrap_future(parts.batcher.opened)
+    except DetectorError as exc:
+        parts.failure = exc
+        parts.end()
+        return
+    _show_model(parts.telemetry, info)
+    seen = await parts.canary.look()
+    parts.warm = True
+    log.info("ready: model %s (%s), canary ok=%s", info.name, info.version, seen.ok)
+    while True:
+        await asyncio.sleep(parts.settings.canary_every_s)
+        before, seen = seen, await parts.canary.look()
+        if seen.ok is not before.ok:
+            log.warning("canary ok=%s (was %s), IoU %s", seen.ok, before.ok, seen.iou)
+
+
+async def _tick(parts: Parts) -> None:
+    """Let leases, pins and the drain end by the clock."""
+    while True:
+        if await asyncio.to_thread(parts.store.tick):
+            parts.limiter.wake()
+        await asyncio.sleep(TICK_S)
+
+
+def _limits(store: TunableStore) -> Limits:
+    values = store.current.values
+    return Limits(int(values["max_concurrency"]), int(values["queue_limit"]))
+
+
+def _batch_limits(store: TunableStore) -> BatchLimits:
+    values = store.current.values
+    return BatchLimits(int(values["batch_size"]), values["batch_wait_ms"] / 1000)
+
+
+def _count_change(telemetry: Telemetry, field: str, kind: str) -> None:
+    telemetry.config_changes.labels(field, kind).inc()
+
+
+def _count_pass(telemetry: Telemetry, frames: int, seconds: float) -> None:
+    telemetry.inference_duration.observe(seconds)
+    telemetry.batch_size.observe(frames)
+    telemetry.last_inference.set_to_current_time()
+
+
+def _show_model(telemetry: Telemetry, info: ModelInfo) -> None:
+    telemetry.config_info.labels(info.name, info.version, info.nms).set(1)
+    telemetry.build_info.labels(metadata.version("remediator"), info.runtime, info.cuda).set(1)
+
+
+def _follow(parts: Parts) -> None:
+    telemetry, store, limiter = parts.telemetry, parts.store, parts.limiter
+    telemetry.started.set(parts.started_at)
+    reads = (
+        (telemetry.conf_threshold, lambda: store.current.values["conf_threshold"]),
+        (telemetry.iou_threshold, lambda: store.current.values["iou_threshold"]),
+        (telemetry.ceiling, lambda: store.current.values["max_concurrency"]),
+        (telemetry.generation, lambda: store.current.generation),
+        (telemetry.leases_active, lambda: len(store.current.leases)),
+        (telemetry.inflight, lambda: limiter.running),
+        (telemetry.queue_depth, lambda: limiter.queued),
+        (telemetry.ready, lambda: parts.ready),
+        (telemetry.draining, lambda: parts.draining),
+    )
+    for gauge, read in reads:
+        telemetry.follow(gauge, read)

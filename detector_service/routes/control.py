@@ -1,0 +1,150 @@
+"""The control endpoints: settings, leases, pins, drain, canary on demand.
+
+Every write goes the same way: who may (token or loopback), what is asked (body and headers), one
+rule of ``tunables`` in a worker thread (it syncs to disk), then the limiter is woken.
+Surprise: they never wait for detections. Their thread is theirs, and their answers are made from
+the document in memory.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from detector_service.errors import RefusedError
+from detector_service.routes.parts import Parts, parts_of
+from detector_service.routes.wire import json_answer, read_model, reply_answer, require_control
+from detector_service.schemas import Actor, CanaryAnswer, DrainWrite, PinWrite, SettingsWrite
+from detector_service.tunables import (
+    Document,
+    Drain,
+    PinWish,
+    Preconditions,
+    Write,
+    drain_view,
+    settings_view,
+)
+from detector_service.tunables.changes import drain, end_lease, pin, undrain, unpin, write
+from detector_service.tunables.store import Command
+
+router = APIRouter()
+guarded = APIRouter(dependencies=[Depends(require_control)])
+
+
+@router.get("/v1/settings")
+async def get_settings(request: Request) -> Response:
+    """Return the settings document, its generation as ETag."""
+    parts = parts_of(request)
+    document = parts.document
+    view = settings_view(document, parts.face())
+    return json_answer(view, headers={"ETag": f'"{document.generation}"'})
+
+
+@guarded.patch("/v1/settings")
+async def patch_settings(request: Request) -> Response:
+    """Change settings: all of them or none, for good or on a lease."""
+    body, asked = await read_model(request, SettingsWrite)
+    wish = Write(
+        values=body.values,
+        owner=body.owner,
+        reason=body.reason,
+        lease_s=body.lease_s,
+        revert_step=body.revert_step,
+        revert_every_s=body.revert_every_s,
+    )
+    kind = "direct" if body.lease_s is None else "lease"
+    return await change(
+        parts_of(request),
+        lambda document, now: write(document, wish, now),
+        asked,
+        kind=kind,
+        dry_run=body.dry_run,
+    )
+
+
+@guarded.delete("/v1/leases/{knob}")
+async def delete_lease(request: Request, knob: str) -> Response:
+    """Give a lease back: the knob returns to its base at once."""
+    actor, asked = await read_model(request, Actor)
+    return await change(
+        parts_of(request),
+        lambda document, _now: end_lease(document, knob, actor.owner),
+        asked,
+        kind="lease",
+    )
+
+
+@guarded.put("/v1/pins/{knob}")
+async def put_pin(request: Request, knob: str) -> Response:
+    """Pin a knob: nobody but the owner writes it."""
+    body, asked = await read_model(request, PinWrite)
+    wish = PinWish(knob, body.owner, body.reason, body.ttl_s, body.value)
+    return await change(
+        parts_of(request), lambda document, now: pin(document, wish, now), asked, kind="pin"
+    )
+
+
+@guarded.delete("/v1/pins/{knob}")
+async def delete_pin(request: Request, knob: str) -> Response:
+    """Remove a pin."""
+    _actor, asked = await read_model(request, Actor)
+    return await change(
+        parts_of(request), lambda document, _now: unpin(document, knob), asked, kind="pin"
+    )
+
+
+@router.get("/v1/drain")
+async def get_drain(request: Request) -> Response:
+    """Say whether it drains, and what is still inside."""
+    parts = parts_of(request)
+    return json_answer(drain_view(parts.document, parts.load()))
+
+
+@guarded.post("/v1/drain")
+async def post_drain(request: Request) -> Response:
+    """Refuse new detections until undrained, or until the lease ends."""
+    body, asked = await read_model(request, DrainWrite)
+
+    def start(document: Document, now: float) -> Document:
+        return drain(document, Drain(body.owner, body.reason, now + body.lease_s))
+
+    return await _change_drain(parts_of(request), start, asked)
+
+
+@guarded.delete("/v1/drain")
+async def delete_drain(request: Request) -> Response:
+    """Take detections again."""
+    actor, asked = await read_model(request, Actor)
+    return await _change_drain(
+        parts_of(request), lambda document, _now: undrain(document, actor.owner), asked
+    )
+
+
+@guarded.post("/v1/canary")
+async def post_canary(request: Request) -> CanaryAnswer:
+    """Look at the canary now."""
+    parts = parts_of(request)
+    if not parts.loaded:
+        raise parts.refusal() or RefusedError(503, "loading", "the model is not loaded")
+    seen = await parts.canary.look()
+    return CanaryAnswer(ok=seen.ok, iou=seen.iou, seconds=seen.seconds)
+
+
+async def change(
+    parts: Parts, command: Command, asked: Preconditions, *, kind: str, dry_run: bool = False
+) -> Response:
+    """Run a write on the settings in a worker thread, and answer with the new document."""
+    view = partial(settings_view, face=parts.face())
+    applied = partial(parts.store.apply, kind=kind, dry_run=dry_run)
+    reply = await run_in_threadpool(applied, command, asked, view)
+    parts.limiter.wake()
+    return reply_answer(reply)
+
+
+async def _change_drain(parts: Parts, command: Command, asked: Preconditions) -> Response:
+    view = partial(drain_view, load=parts.load())
+    applied = partial(parts.store.apply, kind="drain", counts=False)
+    reply = await run_in_threadpool(applied, command, asked, view)
+    return reply_answer(reply)

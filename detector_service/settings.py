@@ -1,0 +1,133 @@
+"""What the process is told at start, from ``DETECTOR_*`` variables and the command line.
+
+Read once by ``__main__``. Surprise: the tunables here are only the *first* values. Once a state
+file exists it wins, since a restart must come back as throttled as it was.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from detector_service.errors import StartError
+from detector_service.tunables import KNOBS, Number
+from detector_service.tunables.knobs import problems
+
+PACKAGE: Final = Path(__file__).parent
+PREFIX: Final = "DETECTOR_"
+
+
+class Settings(BaseSettings):
+    """The start-up settings; sizes in bytes or pixels, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=7860, ge=0, le=65535)
+    instance: str | None = None
+    model: Path = PACKAGE / "weights" / "cursor.pt"
+    canary_dir: Path = PACKAGE / "samples"
+    canary_every_s: float = Field(default=15.0, gt=0)
+    state_dir: Path | None = None
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    torch_threads: int | None = Field(default=None, ge=1)
+    decode_threads: int = Field(default=2, ge=1)
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
+    max_pixels: int = Field(default=40_000_000, ge=1024)
+    hang_s: float = Field(default=60.0, gt=0)
+
+    max_concurrency: int | None = None
+    conf_threshold: float | None = None
+    iou_threshold: float | None = None
+    batch_size: int | None = None
+    batch_wait_ms: float | None = None
+    imgsz: int | None = None
+    frame_stride: int | None = None
+    queue_limit: int | None = None
+    deadline_s: float | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Return the state folder: as told, or one per port under the user's state folder."""
+        if self.state_dir is not None:
+            return self.state_dir
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return Path(home) / "detector_service" / str(self.port)
+
+    def initial(self) -> dict[str, Number]:
+        """Return the first value of every tunable.
+
+        Raises:
+            StartError: one is out of its range.
+        """
+        told = {name: getattr(self, name) for name in KNOBS}
+        values: dict[str, Number] = {
+            name: knob.default if told[name] is None else told[name] for name, knob in KNOBS.items()
+        }
+        wrong = problems(values)
+        if wrong:
+            phrases = (f"{PREFIX}{name.upper()} {phrase}" for name, phrase in wrong.items())
+            raise StartError("; ".join(phrases))
+        return values
+
+    def control_token(self) -> str | None:
+        """Return the token for control endpoints, from the variable or the file.
+
+        Raises:
+            StartError: the file cannot be read or is empty.
+        """
+        if self.token is not None and self.token.get_secret_value():
+            return self.token.get_secret_value()
+        if self.token_file is None:
+            return None
+        try:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            words = f"cannot read the token file {self.token_file} ({PREFIX}TOKEN_FILE): {exc}"
+            raise StartError(words) from exc
+        if not token:
+            raise StartError(f"the token file {self.token_file} ({PREFIX}TOKEN_FILE) is empty")
+        return token
+
+
+def read_settings(**told: Any) -> Settings:
+    """Read the environment; ``told`` (the command line) goes first.
+
+    Raises:
+        StartError: a value is wrong, or the service would be open to a network without a token.
+    """
+    try:
+        settings = Settings(**{name: value for name, value in told.items() if value is not None})
+    except ValidationError as exc:
+        lines = (f"{PREFIX}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        raise StartError("; ".join(line[:200] for line in lines)) from exc
+    if not is_loopback(settings.host) and settings.control_token() is None:
+        raise StartError(
+            f"refusing to listen on {settings.host} without a control token: anybody who reaches "
+            f"it could change settings; set {PREFIX}TOKEN or {PREFIX}TOKEN_FILE"
+        )
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether ``host`` (an address or ``localhost``) is this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def unknown_variables(environment: dict[str, str]) -> list[str]:
+    """Return variables that look like ours and are not; probably typing errors."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)

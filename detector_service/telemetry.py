@@ -1,0 +1,167 @@
+"""Every metric of the detector, in a registry of its own; filled by batcher, limiter and routes.
+
+The first block keeps the names of the article (its Summary stays a Summary), the second is ours.
+Surprise: a metric with labels and no sample shows only HELP and TYPE, which is how a GPU that is
+not there, or a reading that failed, becomes *absent* and never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+    disable_created_metrics,
+    generate_latest,
+)
+
+# Seconds of one forward pass: client defaults plus the milliseconds a GPU takes.
+PASS_BUCKETS: Final = (
+    *(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1),
+    *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+# Seconds of one request; dense round the objective of 0.25.
+REQUEST_BUCKETS: Final = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.25, 0.3, 0.35, 0.4),
+    *(0.5, 0.6, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0),
+)
+WAIT_BUCKETS: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Telemetry:
+    """The metrics as attributes; one instance per app."""
+
+    def __init__(self) -> None:
+        """Register everything in a fresh registry."""
+        self.registry = CollectorRegistry()
+        self._canary: tuple[Gauge, Gauge] | None = None
+        self._article()
+        self._requests()
+        self._settings()
+        self._health()
+
+    def render(self) -> bytes:
+        """Return the text exposition."""
+        return generate_latest(self.registry)
+
+    def follow(self, gauge: Gauge, read: Callable[[], float]) -> None:
+        """Let ``gauge`` read its value at every scrape."""
+        gauge.set_function(read)
+
+    def note_canary(self, *, ok: bool, at: float) -> None:
+        """Record a canary at ``at`` (epoch seconds); the series exist from the first one on."""
+        if self._canary is None:
+            self._canary = (
+                self._gauge("detector_canary_success", "1: the canary was found; 0: blind."),
+                self._gauge("detector_canary_timestamp_seconds", "Time of the last canary."),
+            )
+        self._canary[0].set(ok)
+        self._canary[1].set(at)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, registry=self.registry, buckets=buckets)
+
+    def _article(self) -> None:
+        self.detection_requests = self._counter(
+            "detection_requests_total", "Detection requests received."
+        )
+        self.detection_frames = self._counter(
+            "detection_frames_total", "Frames that went through the model."
+        )
+        self.detection_objects = self._counter(
+            "detection_objects_total", "Objects found, by class.", "class_name"
+        )
+        self.gpu_utilization = self._gauge(
+            "gpu_utilization_percent",
+            "Share of time in which a kernel ran (cpu_busy: in a forward pass).",
+            "gpu_id",
+        )
+        self.gpu_memory_used = self._gauge(
+            "gpu_memory_used_mb", "GPU memory in use, MiB.", "gpu_id"
+        )
+        self.gpu_memory_total = self._gauge(
+            "gpu_memory_total_mb", "GPU memory there is, MiB.", "gpu_id"
+        )
+        self.gpu_temperature = self._gauge("gpu_temperature_celsius", "GPU temperature.", "gpu_id")
+        self.inference_duration = self._histogram(
+            "inference_duration_seconds", "One forward pass over a micro-batch.", PASS_BUCKETS
+        )
+        self.processing_latency = Summary(
+            "processing_latency_seconds",
+            "Admission to answer, of requests that were answered.",
+            registry=self.registry,
+        )
+        self.conf_threshold = self._gauge("confidence_threshold", "Confidence threshold in force.")
+        self.iou_threshold = self._gauge("iou_threshold", "NMS IoU threshold in force.")
+        self.http_in_progress = self._gauge(
+            "http_requests_in_progress", "HTTP requests being served, control paths included."
+        )
+
+    def _requests(self) -> None:
+        self.request_duration = self._histogram(
+            "detector_request_duration_seconds",
+            "Admission to answer, queue included, of every admitted request.",
+            REQUEST_BUCKETS,
+        )
+        self.requests = self._counter(
+            "detector_requests_total", "Detection requests by outcome.", "outcome"
+        )
+        for outcome in ("ok", "error", "rejected", "deadline", "cancelled"):
+            self.requests.labels(outcome)
+        self.rejected = self._counter(
+            "detector_rejected_total", "Detection requests refused, by reason.", "reason"
+        )
+        self.inflight = self._gauge("detector_inflight_requests", "Requests that hold a slot.")
+        self.queue_depth = self._gauge("detector_queue_depth", "Requests waiting for a slot.")
+        self.queue_wait = self._histogram(
+            "detector_queue_wait_seconds", "Admission to the start of the pass.", WAIT_BUCKETS
+        )
+        self.batch_size = self._histogram(
+            "detector_batch_size", "Frames in one forward pass.", BATCH_BUCKETS
+        )
+
+    def _settings(self) -> None:
+        self.ceiling = self._gauge("detector_concurrency_ceiling", "max_concurrency in force.")
+        self.generation = self._gauge(
+            "detector_config_generation", "Generation of the settings document."
+        )
+        self.config_changes = self._counter(
+            "detector_config_changes_total",
+            "Changed settings, by field and kind of writer.",
+            *("field", "owner_kind"),
+        )
+        self.config_info = self._gauge(
+            "detector_config_info", "What is loaded; always 1.", "model", "version", "nms"
+        )
+        self.leases_active = self._gauge(
+            "detector_leases_active", "Settings held over their base, or ramping back to it."
+        )
+
+    def _health(self) -> None:
+        self.last_inference = self._gauge(
+            "detector_last_inference_timestamp_seconds", "End of the last forward pass."
+        )
+        self.ready = self._gauge("detector_ready", "1: loaded, warm, not draining.")
+        self.draining = self._gauge("detector_draining", "1: refuses new work on request.")
+        self.build_info = self._gauge(
+            "detector_build_info", "Versions; always 1.", "version", "torch", "cuda"
+        )
+        self.started = self._gauge(
+            "detector_start_time_seconds", "Start of the process, seconds since the epoch."
+        )

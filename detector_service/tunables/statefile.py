@@ -1,0 +1,134 @@
+"""The document on disk: one JSON file, replaced whole; used by ``store`` and by start-up.
+
+Order matters in ``write_durably``: the bytes are synced before the rename and the folder after it,
+so that a power cut leaves either the old document or the new one.
+Surprise: a damaged file is never moved away or overwritten. Starting at the full ceiling because a
+throttle became unreadable is the failure this file exists to prevent.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from detector_service.errors import StartError, StateWriteError
+from detector_service.tunables.document import INITIAL_OWNER, Document
+from detector_service.tunables.knobs import Number, problems
+
+FILE_NAME = "settings.json"
+LOCK_NAME = "lock"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_DOCUMENTS: TypeAdapter[Document] = TypeAdapter(Document)
+
+Writer = Callable[[Path, bytes], None]
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` so that it survives a power cut.
+
+    Raises:
+        OSError: nothing was replaced (or, if the folder could not be synced, perhaps it was).
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """Where the document lives, and how bytes get there."""
+
+    folder: Path
+    writer: Writer = field(default=write_durably)
+
+    @property
+    def path(self) -> Path:
+        """Return the path of the JSON file."""
+        return self.folder / FILE_NAME
+
+    def hold(self) -> int:
+        """Make the folder and lock it for this process; returns the open lock's descriptor.
+
+        Raises:
+            StartError: the folder cannot be made, or another detector uses it.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as exc:
+            raise StartError(f"cannot use the state folder {self.folder}: {exc.strerror}") from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(descriptor)
+            raise StartError(
+                f"another detector uses the state folder {self.folder}; "
+                "stop it, or set DETECTOR_STATE_DIR to another folder"
+            ) from exc
+        return descriptor
+
+    def load(self, initial: Mapping[str, Number]) -> Document:
+        """Read the document, or make the first one from ``initial`` where there is no file.
+
+        Settings that the file does not know yet start at ``initial`` too.
+
+        Raises:
+            StartError: the file cannot be read, or is not such a document.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return Document(base=dict(initial), owners=dict.fromkeys(initial, INITIAL_OWNER))
+        except OSError as exc:
+            raise StartError(f"cannot read the state file {self.path}: {exc.strerror}") from exc
+        document = self._parse(data)
+        owners = {**dict.fromkeys(initial, INITIAL_OWNER), **document.owners}
+        return replace(document, base={**initial, **document.base}, owners=owners)
+
+    def save(self, document: Document) -> None:
+        """Make the document durable.
+
+        Raises:
+            StateWriteError: it is not; the old one stands.
+        """
+        try:
+            self.writer(self.path, _DOCUMENTS.dump_json(document, indent=1))
+        except OSError as exc:
+            raise StateWriteError(
+                f"cannot write the state file {self.path}: {exc.strerror}; nothing was changed",
+                disk_full=exc.errno in FULL,
+            ) from exc
+
+    def _parse(self, data: bytes) -> Document:
+        try:
+            document = _DOCUMENTS.validate_json(data)
+        except ValidationError as exc:
+            first = exc.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the top"
+            raise self._damaged(f"{first['msg']} (at {where})") from exc
+        leased = {name: lease.value for name, lease in document.leases.items()}
+        wrong = problems(document.base) | problems(leased)
+        if wrong:
+            raise self._damaged("; ".join(f"{name} {phrase}" for name, phrase in wrong.items()))
+        return document
+
+    def _damaged(self, what: str) -> StartError:
+        return StartError(
+            f"the state file {self.path} is damaged: {what}. It is kept as it is; "
+            "repair it, or move it away to start from the configured defaults"
+        )

@@ -1,0 +1,199 @@
+"""The one writer of the settings document: checks, changes, makes durable, then answers.
+
+Called by the routes from worker threads and by the ticker; readers take ``current`` with no lock,
+since a document is never changed in place.
+Order of the checks: a replay of an Idempotency-Key first (the retry of a write that succeeded must
+not meet the 412 which its own success caused), then If-Match, then the fencing token.
+Surprise: an expiry that cannot be written is still applied in memory. The file holds the absolute
+expiry, so a restart comes to the same end, and a full disk does not keep a drain alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from detector_service.errors import RefusedError, StateWriteError
+from detector_service.tunables.changes import advance
+from detector_service.tunables.document import Document, KeptReply
+from detector_service.tunables.statefile import StateFile
+
+log = logging.getLogger(__name__)
+
+Command = Callable[[Document, float], Document]
+View = Callable[[Document], Mapping[str, Any]]
+Watcher = Callable[[str, str], None]
+
+KEPT_REPLIES = 128
+
+
+@dataclass(frozen=True)
+class Preconditions:
+    """What the headers of a write ask for.
+
+    Attributes:
+        if_match: the raw ``If-Match`` header.
+        fencing_token: the caller's token; a lower one than the highest seen is refused.
+        key: the ``Idempotency-Key``.
+        fingerprint: digest of method, path and body; one key belongs to one of them.
+    """
+
+    if_match: str | None = None
+    fencing_token: int | None = None
+    key: str | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a write is answered with."""
+
+    body: Mapping[str, Any]
+    generation: int
+    replayed: bool = False
+
+
+class TunableStore:
+    """Keeps the document; one write at a time, durable before it is visible."""
+
+    def __init__(
+        self,
+        file: StateFile,
+        document: Document,
+        now: Callable[[], float],
+        *,
+        watch: Watcher | None = None,
+    ) -> None:
+        """Start from a loaded document.
+
+        Args:
+            file: where it is kept.
+            document: the state at start; what lapsed meanwhile is advanced by the first tick.
+            now: seconds since the epoch.
+            watch: told ``(field, owner kind)`` of every changed setting.
+        """
+        self._file = file
+        self._document = document
+        self._now = now
+        self._watch = watch or (lambda _field, _kind: None)
+        self._lock = threading.Lock()
+        self._unsaved = False
+
+    @property
+    def current(self) -> Document:
+        """Return the document in force."""
+        return self._document
+
+    def apply(
+        self,
+        command: Command,
+        preconditions: Preconditions,
+        view: View,
+        *,
+        kind: str,
+        counts: bool = True,
+        dry_run: bool = False,
+    ) -> Reply:
+        """Run one write: check the preconditions, change, save, publish.
+
+        Args:
+            command: a rule of ``changes`` with its wish bound.
+            preconditions: from the headers.
+            view: makes the body of the answer from the changed document.
+            kind: who writes, for the metric: ``lease``, ``direct``, ``pin`` or ``legacy``.
+            counts: the write raises the generation (a drain does not).
+            dry_run: check and answer, but change and keep nothing.
+
+        Raises:
+            RefusedError: 409, 412 or 422; nothing changed.
+            StateWriteError: could not be made durable; nothing changed.
+        """
+        with self._lock:
+            now = self._now()
+            before = advance(self._document, now)
+            kept = _replay(before, preconditions)
+            if kept is not None:
+                return Reply(kept.body, kept.generation, replayed=True)
+            _check_match(before, preconditions.if_match)
+            _check_fence(before, preconditions.fencing_token)
+            after = command(before, now)
+            token = max(before.fencing_token, preconditions.fencing_token or 0)
+            after = replace(after, generation=before.generation + counts, fencing_token=token)
+            if dry_run:
+                shown = replace(after, generation=before.generation)
+                return Reply({**view(shown), "dry_run": True}, before.generation)
+            body = dict(view(after))
+            after = _remember(after, preconditions, body)
+            self._file.save(after)
+            self._publish(after, kind)
+            self._unsaved = False
+            return Reply(body, after.generation)
+
+    def tick(self) -> bool:
+        """Do what is due by the clock; returns whether anything changed."""
+        due = self._document.due_at
+        if not self._unsaved and (due is None or self._now() < due):
+            return False
+        with self._lock:
+            after = advance(self._document, self._now())
+            changed = after is not self._document
+            try:
+                self._file.save(after)
+            except StateWriteError as exc:
+                if not self._unsaved:
+                    log.warning("an expiry is in force but not on disk: %s", exc)
+                self._unsaved = True
+            else:
+                self._unsaved = False
+            self._publish(after, "expiry")
+            return changed
+
+    def _publish(self, after: Document, kind: str) -> None:
+        before, self._document = self._document, after
+        for name, value in after.values.items():
+            if before.values.get(name) != value:
+                self._watch(name, kind)
+
+
+def _replay(document: Document, asked: Preconditions) -> KeptReply | None:
+    kept = document.replies.get(asked.key) if asked.key else None
+    if kept is not None and kept.fingerprint != asked.fingerprint:
+        raise RefusedError(
+            409,
+            "idempotency_key_reused",
+            f"Idempotency-Key {asked.key!r} was used for another request; use a new key",
+        )
+    return kept
+
+
+def _remember(document: Document, asked: Preconditions, body: Mapping[str, Any]) -> Document:
+    if not asked.key:
+        return document
+    fresh = KeptReply(asked.fingerprint, document.generation, body)
+    replies = [*document.replies.items(), (asked.key, fresh)]
+    return replace(document, replies=dict(replies[-KEPT_REPLIES:]))
+
+
+def _check_match(document: Document, if_match: str | None) -> None:
+    wanted = {f'"{document.generation}"', f'W/"{document.generation}"', "*"}
+    if if_match is None or wanted & {tag.strip() for tag in if_match.split(",")}:
+        return
+    raise RefusedError(
+        412,
+        "generation",
+        f"the settings are at generation {document.generation}, not {if_match}; read them again",
+        evidence={"generation": document.generation},
+    )
+
+
+def _check_fence(document: Document, token: int | None) -> None:
+    if token is not None and token < document.fencing_token:
+        raise RefusedError(
+            412,
+            "fencing",
+            f"token {token} is older than {document.fencing_token}; another writer took over",
+            evidence={"fencing_token": document.fencing_token},
+        )
