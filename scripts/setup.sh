@@ -36,7 +36,7 @@ may_install() {
 # A policy-rc.d that says no is the packaging system's own switch; one that is already there stays.
 UPDATED=no
 apt_install() {
-    local policy=/usr/sbin/policy-rc.d placed=no status=0
+    local policy=/usr/sbin/policy-rc.d placed=no status=0 log
     if [ "$UPDATED" = no ]; then
         say "apt-get update"
         as_root apt-get -qq -o DPkg::Lock::Timeout=120 update >&2 || true
@@ -48,8 +48,11 @@ apt_install() {
         placed=yes
     fi
     say "apt-get install $*"
+    log=$(mktemp)
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 \
-        -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" >&2 || status=$?
+        -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" >"$log" 2>&1 || status=$?
+    [ "$status" = 0 ] || cat "$log" >&2
+    rm -f "$log"
     [ "$placed" = no ] || as_root rm -f "$policy"
     return "$status"
 }
