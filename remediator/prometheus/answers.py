@@ -1,0 +1,159 @@
+"""The answers of Prometheus' HTTP API as values, and what each is worth as one number.
+
+Used by `client`. The surprise: every number arrives as a string (`"NaN"`, `"+Inf"`), and an empty
+vector says nothing about why it is empty.
+Formats: https://prometheus.io/docs/prometheus/latest/querying/api/#expression-query-result-formats
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from remediator.errors import TemporaryError
+from remediator.model.verdict import Reading, ReadingStatus
+from remediator.prometheus.fetch import one_line
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, str):
+        raise ValueError("numbers arrive as strings")  # noqa: TRY004 - pydantic wants ValueError
+    return float(value)
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        return datetime.fromtimestamp(value, tz=UTC)
+    except (TypeError, OverflowError, OSError) as error:
+        raise ValueError(f"{value!r} is not a Unix time") from error
+
+
+Point = tuple[
+    Annotated[datetime, BeforeValidator(_moment)], Annotated[float, BeforeValidator(_number)]
+]
+
+
+class VectorSeries(BaseModel):
+    """One series of an instant vector; `value` is None for a native histogram."""
+
+    metric: dict[str, str]
+    value: Point | None = None
+
+
+class MatrixSeries(BaseModel):
+    """One series of a range vector, oldest point first."""
+
+    metric: dict[str, str]
+    values: list[Point] = []
+
+
+class Vector(BaseModel):
+    """Any number of series at one time."""
+
+    kind: Literal["vector"] = Field(alias="resultType")
+    result: list[VectorSeries]
+
+
+class Matrix(BaseModel):
+    """Any number of series over a length of time."""
+
+    kind: Literal["matrix"] = Field(alias="resultType")
+    result: list[MatrixSeries]
+
+
+class Scalar(BaseModel):
+    """One number, not a list of them."""
+
+    kind: Literal["scalar"] = Field(alias="resultType")
+    result: Point
+
+
+class String(BaseModel):
+    """A text."""
+
+    kind: Literal["string"] = Field(alias="resultType")
+    result: tuple[float, str]
+
+
+class Success(BaseModel):
+    """What comes with a 200; `warnings` say that it may be partial."""
+
+    status: Literal["success"]
+    data: Annotated[Vector | Matrix | Scalar | String, Field(discriminator="kind")]
+    warnings: list[str] = []
+
+
+class Failure(BaseModel):
+    """Prometheus' own words for what is wrong."""
+
+    status: Literal["error"]
+    kind: str = Field(alias="errorType", default="")
+    error: str = ""
+
+
+def parse(status: int, body: bytes) -> Success:
+    """Return the answer.
+
+    Raises:
+        TemporaryError: there is none; the message says why, in Prometheus' words if it had any.
+    """
+    if failure := _failure(body):
+        raise TemporaryError(f"HTTP {status} {failure.kind}: {one_line(failure.error)}")
+    if status != HTTPStatus.OK:
+        raise TemporaryError(f"HTTP {status}: {one_line(body.decode('utf-8', 'replace'))}")
+    try:
+        return Success.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise TemporaryError(f"not an answer of Prometheus: {where}: {first['msg']}") from error
+
+
+def _failure(body: bytes) -> Failure | None:
+    try:
+        return Failure.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
+def reading_of(query: str, answer: Success, asked_at: datetime) -> Reading:
+    """Return what an instant query is worth as one number.
+
+    Args:
+        query: the PromQL, for the record.
+        answer: what came back; its warnings become the detail.
+        asked_at: the time of a reading that carries none of its own.
+    """
+    note = one_line("; ".join(answer.warnings)) if answer.warnings else ""
+    match answer.data:
+        case Scalar(result=(at, value)) | Vector(result=[VectorSeries(value=(at, value))]):
+            return replace(Reading.of(query, at, value), detail=note)
+        case Vector(result=[]):
+            return Reading(query, asked_at, ReadingStatus.EMPTY, detail=note)
+        case Vector(result=[_]):
+            return no_answer(query, asked_at, "the series is a native histogram, not a number")
+        case Vector(result=series):
+            return Reading(query, asked_at, ReadingStatus.MANY, detail=f"{len(series)} series")
+        case Matrix():
+            words = "the query gives a range of samples; wrap it, as in avg_over_time(...)"
+            return no_answer(query, asked_at, words)
+        case String():
+            return no_answer(query, asked_at, "the query gives a text, not a number")
+
+
+def no_answer(query: str, asked_at: datetime, why: str) -> Reading:
+    """Return the reading of a query that gave no number for a reason other than missing data."""
+    return Reading(query, asked_at, ReadingStatus.ERROR, detail=why)
+
+
+def readings_of(query: str, answer: Success) -> list[Reading]:
+    """Return the points of the only series of a range query, or nothing if it is not the only."""
+    match answer.data:
+        case Matrix(result=[series]):
+            return [Reading.of(query, at, value) for at, value in series.values]
+        case _:
+            return []
