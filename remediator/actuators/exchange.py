@@ -79,7 +79,7 @@ class Answer:
     """What came back.
 
     Attributes:
-        url: what was asked, for messages.
+        url: what was asked, fit to be shown.
         status: the HTTP status.
         retry_after_s: seconds the target asks us to wait; 0 when it does not say.
         body: at most `MAX_BODY_BYTES`.
@@ -118,23 +118,22 @@ async def exchange(client: httpx.AsyncClient, request: Request, *, timeout_s: fl
         OutcomeUnknownError: it was or may have been sent, and no whole answer came back.
     """
     built = request.build(client, timeout_s)
+    shown = _shown(built)
     try:
         async with asyncio.timeout(timeout_s):
             return await _exchange(client, built)
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         why = str(error) or type(error).__name__
-        raise TemporaryError(f"cannot reach {request.url}: {why}; nothing was sent") from error
+        raise TemporaryError(f"{shown}: cannot reach it: {why}; nothing was sent") from error
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-        raise PermanentError(f"{request.method} {request.url} cannot be sent: {error}") from error
+        raise PermanentError(f"{shown} cannot be sent: {error}") from error
     except (httpx.TimeoutException, TimeoutError) as error:
         raise OutcomeUnknownError(
-            f"{request.method} {request.url} was sent and not answered within {timeout_s:g} s"
+            f"{shown} was sent and not answered within {timeout_s:g} s"
         ) from error
     except httpx.HTTPError as error:
         why = str(error) or type(error).__name__
-        raise OutcomeUnknownError(
-            f"{request.method} {request.url} was sent and its answer was lost: {why}"
-        ) from error
+        raise OutcomeUnknownError(f"{shown} was sent and its answer was lost: {why}") from error
 
 
 async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> Answer:
@@ -144,7 +143,7 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> Answer
     finally:
         await response.aclose()
     return Answer(
-        url=f"{request.method} {request.url}",
+        url=_shown(request),
         status=response.status_code,
         retry_after_s=retry_after(response.headers.get("Retry-After", "")),
         body=body,
@@ -163,6 +162,12 @@ async def _body(response: httpx.Response) -> bytes:
         if response.is_success:
             raise
     return bytes(parts[: MAX_BODY_BYTES + 1])
+
+
+def _shown(request: httpx.Request) -> str:
+    # Without a user, a password or a query: messages are kept and shown to many.
+    url = request.url
+    return f"{request.method} {url.scheme}://{url.netloc.decode()}{url.path}"
 
 
 def retry_after(header: str) -> float:
