@@ -38,6 +38,14 @@ def _check_matcher(text: str) -> str:
     return text
 
 
+def _check_positive(length: timedelta) -> timedelta:
+    if length <= timedelta():
+        msg = "must be longer than 0s"
+        raise ValueError(msg)
+    return length
+
+
+Positive = Annotated[Duration, AfterValidator(_check_positive)]
 PromQL = Annotated[str, PromQLMark(), Field(min_length=1)]
 MatcherText = Annotated[str, AfterValidator(_check_matcher)]
 Scalar = float | int | bool | str
@@ -46,7 +54,7 @@ Scalar = float | int | bool | str
 class Spec(BaseModel):
     """Base of every model here: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Mode(StrEnum):
@@ -112,7 +120,7 @@ class Budget(Spec):
     """At most `runs` runs in any window of length `per`."""
 
     runs: int = Field(ge=1, le=1000)
-    per: Duration
+    per: Positive
     scope: BudgetScope = BudgetScope.TARGET
 
 
@@ -154,11 +162,11 @@ Guard = Annotated[
 class Verify(Condition):
     """How a step proves that it helped: the condition must hold for `for` within `within`."""
 
-    within: Duration = Field(description="Give up after this long.")
+    within: Positive = Field(description="Give up after this long.")
     hold: Duration = Field(
         default=timedelta(seconds=30), alias="for", description="How long it must stay good."
     )
-    every: Duration = Field(
+    every: Positive = Field(
         default=timedelta(seconds=15), description="How often to measure (about one scrape)."
     )
     window: Duration | None = Field(
@@ -228,7 +236,7 @@ class Step(Spec):
     """What every step has; each kind adds its action."""
 
     name: str = Field(default="", description="Shown in the run; defaults to the action.")
-    timeout: Duration = Field(
+    timeout: Positive = Field(
         default=timedelta(seconds=10), description="Longest wait for the answer to one call."
     )
     retries: int = Field(
@@ -304,7 +312,7 @@ def kind_of(step: AnyStep) -> str:
 class Restore(Spec):
     """Give back what the playbook took, step by step, while it stays healthy."""
 
-    every: Duration = Field(
+    every: Positive = Field(
         default=timedelta(seconds=60), description="Time between two steps back."
     )
     hold: Duration | None = Field(
@@ -361,3 +369,13 @@ class Playbook(Spec):
             all(Matcher.parse(text).matches(labels) for text in trigger.alerts)
             for trigger in self.on
         )
+
+
+class Pinned(BaseModel):
+    """A playbook together with the exact text it came from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    playbook: Playbook
+    text: str
+    sha256: str

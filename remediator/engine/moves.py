@@ -1,0 +1,208 @@
+"""What a run may do next, as values; and what the decision is made from.
+
+Each action in `engine.actions` is a pure function `Progress -> Move`; the runner carries the move
+out and asks again. The surprise: nothing is remembered between two moves but the journal, so a run
+that another process takes over goes on exactly where the rows say it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from remediator.model.pace import Pace
+from remediator.model.playbook import AnyStep, Playbook
+from remediator.model.run import HeldChange, History, Phase, Run, StepRow, StepStatus
+from remediator.model.target import Target
+from remediator.model.verdict import Verdict
+from remediator.store.database import Tx
+
+SETTINGS = "settings"
+PROCESS = "process"
+
+# A piece of a transaction that is carried out together with the record of an outcome.
+InTx = Callable[[Tx, Run], object]
+
+
+class Result(StrEnum):
+    """What finally came of one call, over all its attempts."""
+
+    OK = "ok"
+    FAILED = "failed"  # definitely not applied
+    UNKNOWN = "unknown"  # nobody could say, and nobody may try again
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Ask Prometheus now and keep the answer under `role`."""
+
+    role: str
+    query: str
+
+
+@dataclass(frozen=True)
+class MeasureBaseline:
+    """Ask what the signal was before anything is done."""
+
+    query: str
+    length: timedelta
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Read the present state of the target through one of its actuators."""
+
+    role: str
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send one call, unless the journal shows that it was settled already.
+
+    Attributes:
+        call: its name within the step; with `iteration` it names the call for good.
+        idempotent: the target collapses repeats of one key, so an unknown outcome may be re-sent.
+        undo: verb and args that take it back; `lasting` says whether it is a setting that lives
+            on as a change (True) or something half-done that must not stay (False).
+        counts: a new forward action, which pause and budget may hold back.
+        tolerate: the step goes on when this call fails.
+        on_ok: written in the transaction that records the success.
+    """
+
+    call: str
+    role: str
+    verb: str
+    args: Mapping[str, Any]
+    why: str
+    idempotent: bool
+    pc: int
+    iteration: int = 0
+    phase: Phase = Phase.FORWARD
+    undo: Mapping[str, Any] | None = None
+    counts: bool = True
+    on_ok: InTx | None = None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before `until`: let the run wait as a row."""
+
+    until: datetime
+    why: str
+    release_slot: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """The step is done; the verdict is None when it did not verify anything."""
+
+    verdict: Verdict | None
+    reason: str
+    on_close: InTx | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The step failed; `roll_back` when it made things worse."""
+
+    verdict: Verdict | None
+    reason: str
+    roll_back: bool = False
+
+
+Move = Measure | MeasureBaseline | Inspect | Send | Wait | Done | Failed
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Everything the next move is decided from.
+
+    Attributes:
+        plan: the playbook with its templates filled in.
+        now: the database's clock.
+        view: what was just read of the target, by role; an `error` key when it could not be read.
+        alert_since: since when the run's alert fires; None when it does not.
+        change: the change a restore run gives back.
+    """
+
+    run: Run
+    plan: Playbook
+    target: Target
+    history: History
+    now: datetime
+    pace: Pace
+    view: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    alert_since: datetime | None = None
+    change: HeldChange | None = None
+
+    @property
+    def step(self) -> AnyStep:
+        """The step the run is at."""
+        return self.plan.steps[self.run.pc]
+
+    @property
+    def step_started_at(self) -> datetime:
+        """When the run came to this step."""
+        return self.run.step_started_at or self.run.opened_at
+
+    def attempts(
+        self, call: str, iteration: int = 0, *, phase: Phase = Phase.FORWARD, pc: int | None = None
+    ) -> tuple[StepRow, ...]:
+        """Return the attempts of one call, oldest first."""
+        place = self.run.pc if pc is None else pc
+        return self.history.attempts(phase, place, iteration, call)
+
+    def result(
+        self,
+        call: str,
+        iteration: int = 0,
+        *,
+        phase: Phase = Phase.FORWARD,
+        pc: int | None = None,
+        retries: int | None = None,
+    ) -> Result | None:
+        """Return what finally came of a call, or None while it is not settled."""
+        rows = self.attempts(call, iteration, phase=phase, pc=pc)
+        if not rows:
+            return None
+        last = rows[-1]
+        if last.status is StepStatus.OK:
+            return Result.OK
+        if last.status is StepStatus.FAILED:
+            return Result.FAILED
+        if last.status is StepStatus.NOT_SENT:
+            allowed = self.step.retries if retries is None else retries
+            return Result.FAILED if len(rows) > allowed else None
+        given_up = (last.result or {}).get("given_up", False)
+        return Result.UNKNOWN if given_up else None
+
+    def last_ok(self) -> datetime | None:
+        """Return when the newest effect of this step was confirmed."""
+        times = [
+            row.ended_at
+            for row in self.history.steps
+            if row.pc == self.run.pc
+            and row.phase is Phase.FORWARD
+            and row.status is StepStatus.OK
+            and row.ended_at is not None
+        ]
+        return max(times, default=None)
+
+    def iterations(self, call: str) -> tuple[StepRow, ...]:
+        """Return the confirmed attempts of a call that is repeated, one per iteration."""
+        return tuple(
+            row
+            for row in self.history.steps
+            if row.pc == self.run.pc
+            and row.phase is Phase.FORWARD
+            and row.call == call
+            and row.status is StepStatus.OK
+        )
+
+    def why_failed(self, call: str, iteration: int = 0) -> str:
+        """Return what the last attempt of a call said."""
+        rows = self.attempts(call, iteration)
+        return rows[-1].error if rows else ""

@@ -1,0 +1,250 @@
+"""Reconcile: the ticks. Each looks at what the journal says and does the next thing.
+
+Called by the scheduler, and poked by the webhook. Level-triggered: a tick that is lost, late or
+doubled changes nothing but the time. The surprise: this is one of the two places with a broad
+`except`. A run whose drive raised anything unexpected is simply dropped; its lease lapses and
+somebody claims it, exactly as after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from remediator.engine.actions.knobs import OWNER
+from remediator.engine.admission import Admission
+from remediator.engine.ports import Notifier
+from remediator.engine.runner import Runner
+from remediator.errors import (
+    EffectError,
+    FencedError,
+    RefusedError,
+    StoreUnavailableError,
+)
+from remediator.model.decision import Admitted
+from remediator.model.effect import Call, Message
+from remediator.model.playbook import Mode, Pinned
+from remediator.model.run import HeldChange, Run, RunKind
+from remediator.store import alerts, changes, controls, outbox, retention, runs
+from remediator.store.database import Database, Tx
+from remediator.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+REVIEW_LIMIT = 200
+RUN_LIMIT = 16
+
+
+@dataclass
+class Reconciler:
+    """The ticks of one process.
+
+    Attributes:
+        library: returns the playbooks that are being served now.
+        driving: the runs this process drives, by id, with the epoch it drives them under.
+    """
+
+    db: Database
+    admission: Admission
+    runner: Runner
+    notifier: Notifier
+    metrics: Metrics
+    library: Callable[[], Mapping[str, Pinned]]
+    driving: dict[int, int] = field(default_factory=dict)
+    _drives: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def dispatch(self) -> None:
+        """Decide about alerts that wait for a decision, then drive the runs that are due."""
+        for alert in await self.db.write(alerts.to_review, limit=REVIEW_LIMIT):
+            taken = await self.admission.consider(alert, self.library())
+            for playbook, decision in taken:
+                reason = "admitted" if isinstance(decision, Admitted) else decision.reason.value
+                self.metrics.decisions.labels(reason=reason).inc()
+                if isinstance(decision, Admitted):
+                    log.info(
+                        "run admitted", run=decision.run_id, playbook=playbook, alert=alert.name
+                    )
+        await self.drive_due()
+
+    async def drive_due(self) -> None:
+        """Claim the runs that are due and drive each on its own."""
+        room = RUN_LIMIT - len(self.driving)
+        if room <= 0:
+            return
+        claimed = await self.db.write(
+            runs.claim_due, owner=self.runner.owner, lease=self.runner.pace.lease, limit=room
+        )
+        for run in claimed:
+            self.driving[run.id] = run.epoch
+            drive = asyncio.create_task(self._drive(run), name=f"run {run.id}")
+            # Kept until it ends: shutdown waits for it (`close`).
+            self._drives.add(drive)
+            drive.add_done_callback(self._drives.discard)
+
+    async def _drive(self, run: Run) -> None:
+        try:
+            await self.runner.drive(run, self.library())
+        except FencedError as error:
+            log.info("run lost", run=run.id, why=str(error))
+        except StoreUnavailableError as error:
+            log.warning("journal unavailable", run=run.id, why=str(error))
+        except Exception:
+            # Treated like a crash: the lease lapses and somebody claims the run.
+            log.exception("run dropped", run=run.id, target=run.target)
+            self.metrics.dropped_runs.inc()
+        finally:
+            if self.driving.get(run.id) == run.epoch:
+                del self.driving[run.id]
+
+    async def renew_leases(self) -> None:
+        """Keep the runs that this process drives."""
+        if self.driving:
+            await self.db.write(
+                runs.renew,
+                list(self.driving.items()),
+                owner=self.runner.owner,
+                lease=self.runner.pace.lease,
+            )
+
+    async def look_after_changes(self) -> None:
+        """Renew held leases, give back what is over, let go of what was held too long."""
+        await self.db.write(_begin_restores)
+        for change in await self.db.write(changes.held_past, max_hold=self.runner.pace.max_hold):
+            await self.db.write(_expire, change)
+        for change in await self.db.write(changes.take_renewals, limit=RUN_LIMIT):
+            await self._renew(change)
+
+    async def _renew(self, change: HeldChange) -> None:
+        target = self.runner.inventory.find(change.target)
+        actuator = None
+        if target is not None:
+            kind = target.actuators.get(change.actuator, "")
+            actuator = self.runner.actuators[change.mode].get(kind)
+        if target is None or actuator is None:
+            await self.db.write(changes.renewed, change, error="no actuator reaches it any more")
+            return
+        value = int(change.value) if change.value.is_integer() else change.value
+        call = Call(
+            verb="set",
+            args={
+                "values": {change.knob: value},
+                "lease_s": change.lease_s,
+                "owner": OWNER,
+                "reason": f"run {change.run_id} ({change.playbook}): still needed",
+            },
+            # Taking the renewal raised the count: the key names this renewal and no other.
+            idempotency_key=f"change-{change.id}/renew/{change.renewals + 1}",
+            fencing_token=change.fencing_token,
+        )
+        try:
+            await actuator.send(target, call)
+        except RefusedError as error:
+            if error.reason in {"pinned", "leased"}:
+                await self.db.write(_yield, change, str(error))
+            else:
+                await self.db.write(changes.renewed, change, error=str(error))
+        except EffectError as error:
+            await self.db.write(changes.renewed, change, error=str(error))
+        else:
+            await self.db.write(changes.renewed, change, error="")
+
+    async def tell(self) -> None:
+        """Send the messages that are due; what fails stays due."""
+        for message in await self.db.write(outbox.take_due, limit=RUN_LIMIT):
+            try:
+                await self.notifier.notify(message)
+            except EffectError as error:
+                self.metrics.notifications.labels(outcome="failed").inc()
+                await self.db.write(outbox.not_told, message.key, error=str(error))
+            else:
+                self.metrics.notifications.labels(outcome="sent").inc()
+                await self.db.write(outbox.told, message.key)
+
+    async def watch(self) -> None:
+        """Notice when the Watchdog goes silent: then we are blind, and a person is told."""
+        within = self.runner.pace.watchdog_within
+        if within is not None and await self.db.write(controls.check_watchdog, within=within):
+            await self.db.write(_tell_blind)
+
+    async def forget(self) -> None:
+        """Delete what ended longer ago than the retention."""
+        await self.db.write(retention.forget, older_than=self.runner.pace.retention)
+
+    async def playbooks_changed(self) -> None:
+        """Look at every firing alert again: a playbook may have come that knows it."""
+        await self.db.write(alerts.review_all_firing)
+
+    async def close(self) -> None:
+        """Let go: wait for calls in flight to be recorded, then hand the runs to others."""
+        drives = set(self._drives)
+        if drives:
+            await asyncio.wait(drives, timeout=self.runner.pace.lease.total_seconds())
+        for drive in self._drives:
+            drive.cancel()
+        await self.db.write(runs.let_go, owner=self.runner.owner)
+
+
+def _begin_restores(tx: Tx) -> None:
+    for change in changes.resolved_changes(tx):
+        if change.restore is None or change.mode is Mode.OBSERVE:
+            changes.close_change(tx, change.id, "expired", reason="left to its lease, as declared")
+            continue
+        if runs.has_open_restore(tx, change.id):
+            continue
+        parent = runs.get_run(tx, change.run_id)
+        if parent is None:
+            changes.close_change(tx, change.id, "expired", reason="its run is forgotten")
+            continue
+        changes.set_state(tx, change.id, changes.RESTORING)
+        runs.open_run(
+            tx,
+            runs.NewRun(
+                kind=RunKind.RESTORE,
+                playbook=parent.playbook,
+                playbook_sha=parent.playbook_sha,
+                plan=parent.plan,
+                mode=change.mode,
+                priority=parent.priority,
+                target=change.target,
+                alert_id=change.alert_id,
+                holds_slot=False,
+                parent_id=parent.id,
+                change_id=change.id,
+            ),
+        )
+
+
+def _expire(tx: Tx, change: HeldChange) -> None:
+    changes.close_change(tx, change.id, "expired", reason="held for as long as is allowed")
+    _tell_about(tx, change, "critical", "is not held any longer", "The service ramps back itself.")
+
+
+def _yield(tx: Tx, change: HeldChange, why: str) -> None:
+    changes.close_change(tx, change.id, "yielded", reason=why)
+    _tell_about(tx, change, "info", "was taken over by a person", why)
+
+
+def _tell_about(tx: Tx, change: HeldChange, severity: str, what: str, body: str) -> None:
+    message = Message(
+        key=f"change/{change.id}/{what.replace(' ', '-')}",
+        severity=severity,
+        title=f"{change.target}: {change.knob} at {change.value:g} {what}",
+        body=body,
+    )
+    outbox.queue(tx, message, run_id=change.run_id)
+
+
+def _tell_blind(tx: Tx) -> None:
+    since = controls.last_sign(tx, controls.BLIND)
+    key = f"blind/{since.isoformat()}" if since else f"blind/over/{tx.now.isoformat()}"
+    title = "blind: the Watchdog is silent" if since else "seeing again: the Watchdog is back"
+    body = (
+        "No new forward action starts. What is held stays held; restores need fresh measurements."
+        if since
+        else "Remediation goes on."
+    )
+    severity = "critical" if since else "info"
+    outbox.queue(tx, Message(key=key, severity=severity, title=title, body=body))

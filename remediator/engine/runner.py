@@ -1,0 +1,417 @@
+"""The runner: drives one claimed run, move by move, until it waits or ends.
+
+Called by reconcile for every run it claims. It decides nothing about remediation: it loads what the
+journal says, asks the planner, carries the move out and records it. The surprise: there is no
+recovery code. After a crash somebody claims the run, finds an attempt that is `started`, and treats
+it as unknown; that path is the same whether we died, hung or were partitioned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from remediator.engine import rollback, settle
+from remediator.engine.actions import next_move
+from remediator.engine.admission import Admission
+from remediator.engine.moves import (
+    Done,
+    Failed,
+    Inspect,
+    Measure,
+    MeasureBaseline,
+    Move,
+    Progress,
+    Send,
+    Wait,
+)
+from remediator.engine.ports import Actuator, MetricSource
+from remediator.errors import OutcomeUnknownError, PermanentError, RefusedError, TemporaryError
+from remediator.model.effect import Call
+from remediator.model.pace import Pace
+from remediator.model.playbook import EscalateStep, Mode, OnUnknown, Pinned, Playbook, kind_of
+from remediator.model.run import HeldChange, History, Phase, Run, RunKind, StepRow, StepStatus
+from remediator.model.target import Inventory, Target
+from remediator.store import alerts, changes, runs, steps
+from remediator.store.alerts import StoredAlert
+from remediator.store.database import Database, Tx
+
+Actuators = Mapping[Mode, Mapping[str, Actuator]]
+
+# A refusal for one of these reasons proves "not applied" and says "look again": the document moved
+# under us, or our token is older than a newer run's.
+LOOK_AGAIN = frozenset({"generation"})
+FIRST_BACKOFF = timedelta(seconds=1)
+LONGEST_BACKOFF = timedelta(seconds=30)
+# Room that the lease must still have when the call goes out, beyond the call's own timeout.
+LEASE_MARGIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run and all that its next move is decided from."""
+
+    run: Run
+    history: History
+    alert: StoredAlert | None
+    alert_since: datetime | None
+    change: HeldChange | None
+    now: datetime
+
+
+def _load(tx: Tx, run_id: int) -> Loaded | None:
+    run = runs.get_run(tx, run_id)
+    if run is None:
+        return None
+    change = changes.get_change(tx, run.change_id) if run.change_id else None
+    alert_id = change.alert_id if change else run.alert_id
+    return Loaded(
+        run=run,
+        history=steps.history(tx, run_id),
+        alert=alerts.get_alert(tx, alert_id) if alert_id else None,
+        alert_since=changes.alert_fires(tx, alert_id) if alert_id else None,
+        change=change,
+        now=tx.now,
+    )
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Drives runs. One per process; it keeps nothing between two runs."""
+
+    db: Database
+    metrics: MetricSource
+    actuators: Actuators
+    inventory: Inventory
+    admission: Admission
+    pace: Pace
+    owner: str
+
+    async def drive(self, claimed: Run, library: Mapping[str, Pinned]) -> None:
+        """Carry out moves until the run waits or ends.
+
+        Raises:
+            FencedError: somebody else owns the run now; nothing more was done.
+            StoreUnavailableError: the journal is gone; the lease will lapse.
+        """
+        view: dict[str, Mapping[str, Any]] = {}
+        epoch = claimed.epoch
+        while True:
+            loaded = await self.db.write(_load, claimed.id)
+            if loaded is None or loaded.run.epoch != epoch or not loaded.run.state.is_open:
+                return
+            progress = self._progress(loaded, view)
+            if progress is None:
+                gone = Failed(None, f"{loaded.run.target} left the inventory")
+                await self.db.write(settle.fail, loaded.run, gone, "nobody can reach it", self.pace)
+                return
+            move = _decide(progress)
+            if isinstance(move, Inspect):
+                view[move.role] = await self._inspect(progress, move.role)
+            elif isinstance(move, Wait):
+                await self.db.write(
+                    runs.park,
+                    loaded.run,
+                    due_at=move.until,
+                    reason=move.why,
+                    release_slot=move.release_slot,
+                )
+                return
+            elif isinstance(move, Send):
+                if not await self._send(progress, move, view.get(move.role, {})):
+                    return
+                view.clear()
+            elif isinstance(move, Measure | MeasureBaseline):
+                await self._measure(loaded.run, move, loaded.now)
+            elif await self._end(loaded, progress, move, library):
+                return
+            else:
+                view.clear()
+
+    def _progress(self, loaded: Loaded, view: Mapping[str, Mapping[str, Any]]) -> Progress | None:
+        target = self.inventory.find(loaded.run.target)
+        if target is None:
+            return None
+        return Progress(
+            run=loaded.run,
+            plan=Playbook.model_validate(loaded.run.plan),
+            target=target,
+            history=loaded.history,
+            now=loaded.now,
+            pace=self.pace,
+            view=view,
+            alert_since=loaded.alert_since,
+            change=loaded.change,
+        )
+
+    # -- looking ------------------------------------------------------------------------------
+
+    def _actuator(self, run: Run, target: Target, role: str) -> Actuator | None:
+        return self.actuators[run.mode].get(target.actuators.get(role, ""))
+
+    async def _inspect(self, progress: Progress, role: str) -> Mapping[str, Any]:
+        actuator = self._actuator(progress.run, progress.target, role)
+        if actuator is None:
+            return {"error": f"{progress.target.name} has no {role} actuator"}
+        try:
+            return await actuator.read(progress.target)
+        except (TemporaryError, PermanentError, OutcomeUnknownError) as error:
+            return {"error": str(error)}
+
+    async def _measure(self, run: Run, move: Measure | MeasureBaseline, now: datetime) -> None:
+        if isinstance(move, Measure):
+            # Stamped with the journal's clock, read before the question was asked: "newer than
+            # the action" must compare one clock, and must never err on the young side.
+            reading = replace(await self.metrics.query(move.query), at=now)
+            await self.db.write(steps.measure, run, role=move.role, readings=[reading])
+            return
+        step = move.length / 8
+        past = await self.metrics.history(move.query, end=now, length=move.length, step=step)
+        readings = list(past) or [await self.metrics.query(move.query)]
+        await self.db.write(steps.measure, run, role="baseline", readings=readings)
+
+    # -- acting -------------------------------------------------------------------------------
+
+    async def _send(self, progress: Progress, move: Send, before: Mapping[str, Any]) -> bool:
+        """Send one call; False when the run was parked instead."""
+        attempts = progress.attempts(move.call, move.iteration, phase=move.phase, pc=move.pc)
+        last = attempts[-1] if attempts else None
+        if last is not None and last.status in {StepStatus.STARTED, StepStatus.UNKNOWN}:
+            settled = await self._resolve_unknown(progress, move, last, len(attempts))
+            if settled:
+                return True
+        elif last is not None:
+            ready_at = (last.ended_at or last.started_at) + _backoff(len(attempts))
+            if progress.now < ready_at:
+                await self.db.write(
+                    runs.park, progress.run, due_at=ready_at, reason=f"retry: {last.error}"
+                )
+                return False
+        return await self._attempt(progress, move, before)
+
+    async def _resolve_unknown(
+        self, progress: Progress, move: Send, last: StepRow, attempts: int
+    ) -> bool:
+        """Settle an attempt nobody knows the outcome of; False when it may be sent again.
+
+        Idempotent: the target collapses the repeat. Otherwise only a look at the target that
+        proves "not applied" allows another send; a look that proves "applied" is the outcome.
+        """
+        run = progress.run
+        if move.idempotent and attempts <= progress.step.retries + 1:
+            await self.db.write(
+                steps.reclassify,
+                run,
+                last.id,
+                status=StepStatus.UNKNOWN,
+                result={"resent": True},
+                error=last.error or "the process that sent it is gone",
+            )
+            return False
+        applied = None
+        if not move.idempotent and progress.step.on_unknown is OnUnknown.PROBE:
+            applied = await self._probe(progress, move, last)
+        if applied is True:
+            await self.db.write(_confirm, run, last.id, move, {"probed": "applied"})
+        elif applied is False:
+            await self.db.write(
+                steps.reclassify,
+                run,
+                last.id,
+                status=StepStatus.NOT_SENT,
+                result={"probed": "not applied"},
+                error="a look at the target proved that it was not applied",
+            )
+        else:
+            await self.db.write(
+                steps.reclassify,
+                run,
+                last.id,
+                status=StepStatus.UNKNOWN,
+                result={"given_up": True},
+                error=last.error or "it may have been applied; nobody can say",
+            )
+        return True
+
+    async def _probe(self, progress: Progress, move: Send, last: StepRow) -> bool | None:
+        actuator = self._actuator(progress.run, progress.target, move.role)
+        if actuator is None:
+            return None
+        call = Call(verb=move.verb, args=last.args, idempotency_key=last.idempotency_key)
+        return await actuator.probe(progress.target, call, last.before)
+
+    async def _attempt(self, progress: Progress, move: Send, before: Mapping[str, Any]) -> bool:
+        run, timeout = progress.run, progress.step.timeout
+        lease = max(self.pace.lease, timeout + timedelta(seconds=2 * LEASE_MARGIN_S))
+        deadline = time.monotonic() + lease.total_seconds()
+        begun = await self.db.write(
+            steps.begin,
+            run,
+            _intent(progress, move, before),
+            lease=lease,
+            budget=steps.ActionBudget(actions=self.pace.actions, per=self.pace.actions_per),
+        )
+        if isinstance(begun, steps.Held):
+            return await self._held(progress, begun)
+        call = Call(
+            verb=move.verb,
+            args=move.args,
+            idempotency_key=begun.idempotency_key,
+            fencing_token=begun.fencing_token,
+            timeout_s=timeout.total_seconds(),
+        )
+        room = deadline - time.monotonic() - timeout.total_seconds()
+        status, result, error = await self._carry_out(progress, move, call, room=room)
+        if status is StepStatus.OK:
+            await self.db.write(_confirm, run, begun.step_id, move, result)
+        else:
+            await self.db.write(
+                steps.finish, run, begun.step_id, status=status, result=result, error=error
+            )
+        return True
+
+    async def _carry_out(
+        self, progress: Progress, move: Send, call: Call, *, room: float
+    ) -> tuple[StepStatus, dict[str, Any], str]:
+        """Send it, unless the lease has no room left; say what is known afterwards."""
+        actuator = self._actuator(progress.run, progress.target, move.role)
+        if actuator is None:
+            return StepStatus.FAILED, {}, f"{progress.target.name} has no {move.role} actuator"
+        if room < LEASE_MARGIN_S / 2:
+            return StepStatus.NOT_SENT, {}, "the lease had no room left for the call"
+        try:
+            return StepStatus.OK, dict(await actuator.send(progress.target, call)), ""
+        except TemporaryError as error:
+            return StepStatus.NOT_SENT, {"retry_after_s": error.retry_after}, str(error)
+        except RefusedError as error:
+            again = error.reason in LOOK_AGAIN
+            status = StepStatus.NOT_SENT if again else StepStatus.FAILED
+            return status, {"refused": error.reason, **error.detail}, str(error)
+        except PermanentError as error:
+            return StepStatus.FAILED, {}, str(error)
+        except OutcomeUnknownError as error:
+            return StepStatus.UNKNOWN, {}, str(error)
+
+    async def _held(self, progress: Progress, held: steps.Held) -> bool:
+        """React to a refused intent; True when there is something to do at once."""
+        run = progress.run
+        if held.reason == "slot":
+            await self.db.write(
+                runs.park,
+                run,
+                due_at=progress.now + self.pace.scrape,
+                reason=held.detail,
+                release_slot=True,
+            )
+            return False
+        reason = held.detail if held.reason == "stop" else f"{held.reason}: {held.detail}"
+        await self.db.write(runs.ask_to_stop, run.id, reason=reason)
+        return True
+
+    # -- ending -------------------------------------------------------------------------------
+
+    async def _end(
+        self,
+        loaded: Loaded,
+        progress: Progress,
+        move: Done | Failed | list[str],
+        library: Mapping[str, Pinned],
+    ) -> bool:
+        """Finish a step or the run; False when the run goes on."""
+        run = loaded.run
+        if isinstance(move, Done):
+            return await self._done(progress, move)
+        if run.stop_reason is not None and run.phase is Phase.FORWARD:
+            return await self._stopped(progress)
+        turn = isinstance(move, Failed) and (move.roll_back or settle.half_done(progress))
+        if isinstance(move, Failed) and turn:
+            await self.db.write(runs.turn_back, run, verdict=move.verdict, reason=move.reason)
+            return False
+        successor = await settle.find_successor(progress, self.admission, library, loaded.alert)
+        if isinstance(move, Failed):
+            await self.db.write(settle.fail, run, move, successor, self.pace)
+        else:
+            await self.db.write(
+                settle.end_rollback, run, failures=move, successor=successor, pace=self.pace
+            )
+        return True
+
+    async def _done(self, progress: Progress, move: Done) -> bool:
+        run = progress.run
+        following = run.pc + 1
+        last = following >= len(progress.plan.steps) or isinstance(
+            progress.plan.steps[following], EscalateStep
+        )
+        if run.kind is RunKind.RESTORE or last:
+            await self.db.write(_close_done, run, move)
+            return True
+        await self.db.write(_advance_done, run, move, following)
+        return False
+
+    async def _stopped(self, progress: Progress) -> bool:
+        run = progress.run
+        reason = run.stop_reason or ""
+        everything = reason.startswith(settle.CANCELLED) and settle.anything_done(progress)
+        if everything or settle.half_done(progress):
+            await self.db.write(runs.turn_back, run, verdict=None, reason=reason)
+            return False
+        await self.db.write(settle.stop, run, reason)
+        return True
+
+
+def _decide(progress: Progress) -> Move | list[str]:
+    run = progress.run
+    if run.phase is Phase.ROLLBACK:
+        return rollback.next_undo(progress)
+    if run.stop_reason is not None:
+        return Failed(None, run.stop_reason)
+    return next_move(progress)
+
+
+def _intent(progress: Progress, move: Send, before: Mapping[str, Any]) -> steps.Intent:
+    return steps.Intent(
+        pc=move.pc,
+        phase=move.phase,
+        iteration=move.iteration,
+        call=move.call,
+        action=progress.run.kind.value if progress.change else _action(progress, move.pc),
+        actuator=progress.target.actuators.get(move.role, move.role),
+        verb=move.verb,
+        args=dict(move.args),
+        before=dict(before),
+        undo=None if move.undo is None else dict(move.undo),
+        why=move.why,
+        counts=move.counts,
+    )
+
+
+def _action(progress: Progress, pc: int) -> str:
+    return kind_of(progress.plan.steps[pc])
+
+
+def _confirm(tx: Tx, run: Run, step_id: int, move: Send, result: dict[str, Any]) -> None:
+    steps.finish(tx, run, step_id, status=StepStatus.OK, result=result)
+    if "probed" in result:
+        steps.reclassify(tx, run, step_id, status=StepStatus.OK, result=result, error="")
+    if move.on_ok is not None:
+        move.on_ok(tx, run)
+
+
+def _close_done(tx: Tx, run: Run, move: Done) -> None:
+    if move.on_close is not None:
+        move.on_close(tx, run)
+    settle.succeed(tx, run, replace(move, verdict=move.verdict or run.verdict))
+
+
+def _advance_done(tx: Tx, run: Run, move: Done, pc: int) -> None:
+    if move.on_close is not None:
+        move.on_close(tx, run)
+    runs.advance(tx, run, pc=pc, verdict=move.verdict)
+
+
+def _backoff(attempts: int) -> timedelta:
+    doubled: timedelta = FIRST_BACKOFF * int(2 ** min(attempts - 1, 8))
+    return min(doubled, LONGEST_BACKOFF)

@@ -1,0 +1,192 @@
+"""Settle: how a run ends, and who takes over.
+
+Called by the runner with the last move of a run. Closing a run, opening the run it escalates to and
+queueing the message to a person are one transaction: none of them can exist without the others. The
+surprise: a rollback that fails always reaches a person, whatever the playbook says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from remediator.engine.admission import Admission, admit
+from remediator.engine.dispatch import Candidate, Misfit, candidate_for
+from remediator.engine.moves import Done, Failed, Progress
+from remediator.model.decision import Admitted
+from remediator.model.effect import Message
+from remediator.model.pace import Pace
+from remediator.model.playbook import EscalateStep, Mode, Pinned
+from remediator.model.run import Phase, Run, RunKind, RunState, StepStatus
+from remediator.model.verdict import Reading, Verdict
+from remediator.store import alerts, changes, outbox, runs
+from remediator.store.alerts import StoredAlert
+from remediator.store.database import Tx
+
+PERSON = "person"
+PREEMPTED = "preempted"
+CANCELLED = "cancelled"
+PAUSED = "paused"
+
+
+@dataclass(frozen=True)
+class Successor:
+    """The playbook a run escalates to, with the evidence its guards asked for."""
+
+    candidate: Candidate
+    evidence: Mapping[str, Reading]
+
+
+def escalates_to(progress: Progress) -> str:
+    """Return the playbook that takes over when this run fails, or `person`."""
+    for step in progress.plan.steps:
+        if isinstance(step, EscalateStep):
+            return step.escalate_to
+    return PERSON
+
+
+async def find_successor(
+    progress: Progress,
+    admission: Admission,
+    library: Mapping[str, Pinned],
+    alert: StoredAlert | None,
+) -> Successor | str:
+    """Return the successor with its evidence, or why only a person can take over."""
+    name = escalates_to(progress)
+    if name == PERSON:
+        return "no further playbook"
+    if alert is None or name not in library:
+        return f"playbook {name!r} is not being served"
+    found = candidate_for(alert, library[name], admission.inventory)
+    if isinstance(found, Misfit):
+        return f"playbook {name!r} does not fit: {found.denied.detail}"
+    return Successor(candidate=found, evidence=await admission.evidence(found))
+
+
+def half_done(progress: Progress) -> bool:
+    """Say whether something is half-done that must not stay, such as a drain."""
+    return any(
+        not row.undone and row.undo is not None and not row.undo.get("lasting", False)
+        for row in progress.history.steps
+        if row.phase is Phase.FORWARD and row.status in TAKE_BACK
+    )
+
+
+# What may have been applied has to be taken back as if it was.
+TAKE_BACK = frozenset({StepStatus.OK, StepStatus.UNKNOWN, StepStatus.STARTED})
+
+
+def anything_done(progress: Progress) -> bool:
+    """Say whether there is anything to take back at all."""
+    return any(
+        not row.undone and row.undo is not None
+        for row in progress.history.steps
+        if row.phase is Phase.FORWARD and row.status in TAKE_BACK
+    )
+
+
+def succeed(tx: Tx, run: Run, move: Done) -> None:
+    """Close a run whose steps all did what they should."""
+    verdict, reason = move.verdict, move.reason
+    if run.mode is Mode.OBSERVE and verdict is Verdict.IMPROVED:
+        # Nothing was sent: what improved, improved by itself.
+        verdict, reason = Verdict.UNCHANGED, f"natural recovery: {reason}"
+    runs.close(tx, run, state=RunState.SUCCEEDED, verdict=verdict or Verdict.UNKNOWN, reason=reason)
+    _review_soon(tx, run)
+    if run.kind is RunKind.RESTORE:
+        title = f"{run.target}: given back"
+    else:
+        title = f"{run.playbook} on {run.target}: {verdict or 'done'}"
+    outbox.queue(
+        tx,
+        Message(key=f"run/{run.id}/closed", severity="info", title=title, body=reason),
+        run_id=run.id,
+    )
+
+
+def fail(tx: Tx, run: Run, move: Failed, successor: Successor | str, pace: Pace) -> int | None:
+    """Close a failed run and hand over, in one transaction; return the run that takes over."""
+    if run.kind is RunKind.RESTORE:
+        _fail_restore(tx, run, move)
+        return None
+    runs.close(
+        tx, run, state=RunState.FAILED, verdict=move.verdict or Verdict.UNKNOWN, reason=move.reason
+    )
+    return hand_over(tx, run, move.reason, successor, pace)
+
+
+def _fail_restore(tx: Tx, run: Run, move: Failed) -> None:
+    change = changes.get_change(tx, run.change_id or 0)
+    runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=move.reason)
+    if change is None or change.closed_at is not None or change.state != changes.RESTORING:
+        return
+    if changes.alert_fires(tx, change.alert_id) is not None:
+        changes.set_state(tx, change.id, changes.HELD, reason=move.reason)
+        return
+    changes.close_change(tx, change.id, "expired", reason=f"left to its lease: {move.reason}")
+    _tell(tx, run, "warning", "could not be given back", move.reason)
+
+
+def hand_over(tx: Tx, run: Run, reason: str, successor: Successor | str, pace: Pace) -> int | None:
+    """Open the successor of a closed run, or tell a person; return the successor's id."""
+    _review_soon(tx, run)
+    if isinstance(successor, Successor):
+        decision = admit(tx, successor.candidate, successor.evidence, pace, parent_id=run.id)
+        if isinstance(decision, Admitted):
+            _tell(tx, run, "warning", f"escalated to {successor.candidate.plan.name}", reason)
+            return decision.run_id
+        successor = f"{successor.candidate.plan.name} was denied: {decision.detail}"
+    _tell(tx, run, "critical", "needs a person", f"{reason}; {successor}")
+    return None
+
+
+def end_rollback(
+    tx: Tx,
+    run: Run,
+    *,
+    failures: list[str],
+    successor: Successor | str,
+    pace: Pace,
+) -> None:
+    """Close a run that took back what it could; hand over unless it was asked to stop."""
+    state = RunState.ROLLBACK_FAILED if failures else RunState.ROLLED_BACK
+    reason = run.reason + (f"; could not be taken back: {'; '.join(failures)}" if failures else "")
+    runs.close(tx, run, state=state, verdict=run.verdict or Verdict.UNKNOWN, reason=reason)
+    if failures:
+        _tell(tx, run, "critical", "rollback failed", reason)
+    if run.stop_reason is None:
+        hand_over(tx, run, reason, successor, pace)
+    else:
+        _review_soon(tx, run)
+
+
+def stop(tx: Tx, run: Run, reason: str) -> None:
+    """Close a run that was asked to stop and has nothing to take back."""
+    runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=reason)
+    change = changes.get_change(tx, run.change_id) if run.change_id else None
+    if change is not None and change.closed_at is None:
+        changes.set_state(tx, change.id, changes.HELD, reason=reason)
+    _review_soon(tx, run)
+
+
+def _review_soon(tx: Tx, run: Run) -> None:
+    if run.alert_id is not None:
+        alert = alerts.get_alert(tx, run.alert_id)
+        if alert is not None and alert.firing:
+            alerts.review_now(tx, run.alert_id)
+
+
+def _tell(tx: Tx, run: Run, severity: str, what: str, body: str) -> None:
+    if run.mode is Mode.OBSERVE:
+        # Nothing was done, so nobody has to get up; the record still says what would have been.
+        severity, what = "info", f"would need: {what}"
+    outbox.queue(
+        tx,
+        Message(
+            key=f"run/{run.id}/{what.replace(' ', '-')}",
+            severity=severity,
+            title=f"{run.playbook} on {run.target}: {what}",
+            body=f"{body}\nWhy: remediator explain R{run.id}",
+        ),
+        run_id=run.id,
+    )

@@ -1,0 +1,89 @@
+"""Verification: prove by PromQL, on measurements newer than the action, that it helped.
+
+Called by every action that has a `verify`, and by throttle and restore for their own signals. The
+surprise: a measurement counts only when its whole look-back window lies after the action; a p95
+over `[1m]` taken ten seconds after a change still describes the world before it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from remediator.engine.moves import Done, Failed, Measure, MeasureBaseline, Move, Progress, Wait
+from remediator.model.playbook import Verify
+from remediator.model.verdict import Baseline, Reading, Verdict, fresh, judge
+
+VERIFY = "verify"
+BASELINE = "baseline"
+# The baseline is this many measuring intervals long: enough for a median and its spread.
+BASELINE_SAMPLES = 8
+
+
+def window_of(verify: Verify) -> timedelta:
+    """Return how far the verification's query looks back."""
+    return verify.window or timedelta()
+
+
+def take_baseline(progress: Progress, query: str, every: timedelta) -> Move | None:
+    """Measure the time before the action, once per step; None when that is done."""
+    if any(m.pc == progress.run.pc and m.role == BASELINE for m in progress.history.measurements):
+        return None
+    return MeasureBaseline(query=query, length=BASELINE_SAMPLES * every)
+
+
+def baseline_of(progress: Progress) -> Baseline | None:
+    """Return the step's baseline, if it could be measured."""
+    readings = progress.history.readings(progress.run.pc, BASELINE)
+    return Baseline.of([r.value for r in readings if r.value is not None])
+
+
+def next_measurement(
+    progress: Progress, *, role: str, query: str, every: timedelta, not_before: datetime
+) -> Measure | Wait:
+    """Measure when the next sample is due, else wait for it."""
+    taken = progress.history.readings(progress.run.pc, role)
+    due = max(not_before, taken[-1].at + every) if taken else not_before
+    if progress.now >= due:
+        return Measure(role=role, query=query)
+    return Wait(until=due, why=f"next measurement ({role})")
+
+
+def verify(progress: Progress, spec: Verify, *, acted_at: datetime, acted: bool = True) -> Move:
+    """Return the next move of a step whose effects are all confirmed.
+
+    Args:
+        progress: what is known.
+        spec: the step's `verify`.
+        acted_at: when its last effect was confirmed, or when it began when it needed none.
+        acted: False when nothing had to be done, so that an improvement is not ours.
+    """
+    window = window_of(spec)
+    deadline = acted_at + window + spec.within
+    readings = fresh(
+        progress.history.readings(progress.run.pc, VERIFY), acted_at=acted_at, window=window
+    )
+    verdict = judge(
+        readings,
+        condition=spec,
+        hold=spec.hold,
+        baseline=baseline_of(progress),
+        out_of_time=progress.now >= deadline,
+    )
+    if verdict is None:
+        return next_measurement(
+            progress,
+            role=VERIFY,
+            query=spec.query,
+            every=spec.every,
+            not_before=acted_at + window,
+        )
+    told = describe(readings, spec)
+    if verdict is Verdict.IMPROVED:
+        return Done(verdict if acted else Verdict.UNCHANGED, told)
+    return Failed(verdict, told, roll_back=verdict is Verdict.WORSE)
+
+
+def describe(readings: tuple[Reading, ...], spec: Verify) -> str:
+    """Say what was measured, as a person would."""
+    last = readings[-1].describe() if readings else "nothing was measured"
+    return f"measured {last}, wanted {spec.comparison}; {len(readings)} fresh measurements"

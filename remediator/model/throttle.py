@@ -1,0 +1,50 @@
+"""The control law of `throttle` and of its restore: rules R2, R4, R5 and R6, as arithmetic.
+
+Pure; called by `engine.actions`. Sources: the ratio step and its clamp follow Netflix
+concurrency-limits' Gradient2 (new = limit x clamp(objective / measured, 0.5, 1)); the slow restore
+that backs off follows Kubernetes HPA's asymmetry (protect fast, restore slowly). The surprise: it
+never looks at utilisation. A busy device inside its objective is healthy (docs/decisions/0005).
+"""
+
+from __future__ import annotations
+
+import math
+
+# R2: never more than halve a ceiling in one step.
+STEEPEST = 0.5
+# R5: within this share of the objective nothing is moved either way.
+DEAD_BAND = 0.10
+# R4: healthy enough to give back = below this share of the objective.
+RESTORE_BELOW = 0.85
+# R4: above ten, give back ten percent at a time.
+LARGE_CEILING = 10
+LARGE_SHARE = 0.10
+# R6: bad twice at the floor, and this knob is not turned any more.
+FLOOR_PATIENCE = 2
+
+
+def step_down(limit: int, *, measured: float, objective: float, floor: int, ceiling: int) -> int:
+    """Return the next ceiling for a signal above its objective: a ratio, at least one less.
+
+    Args:
+        limit: the ceiling now.
+        measured: the signal, in the objective's unit, greater than zero.
+        objective: what the signal must stay below.
+        floor: never below this.
+        ceiling: never above this.
+    """
+    limit = min(limit, ceiling)
+    ratio = STEEPEST if math.isinf(measured) else objective / measured
+    ratio = min(1.0, max(STEEPEST, ratio))
+    return max(floor, min(math.floor(limit * ratio), limit - 1))
+
+
+def step_back(value: float, *, base: float, step: int) -> float:
+    """Return the next value on the way back to `base`: `step` at a time, 10% when it is large."""
+    size = max(float(step), math.floor(value * LARGE_SHARE) if value > LARGE_CEILING else 0.0)
+    return min(base, value + size) if base >= value else max(base, value - size)
+
+
+def in_dead_band(measured: float, objective: float) -> bool:
+    """Say whether the signal is so near its objective that moving would only swing it."""
+    return abs(measured - objective) <= DEAD_BAND * objective

@@ -1,0 +1,3 @@
+"""Alembic's environment and the versions of the tables."""
+
+from __future__ import annotations

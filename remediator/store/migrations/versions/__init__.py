@@ -1,0 +1,3 @@
+"""One file a version."""
+
+from __future__ import annotations
