@@ -8,13 +8,13 @@ the request was written, which would make a harmless hiccup an unknown outcome.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 import httpx
+from pydantic_core import from_json
 
 from remediator.errors import (
     OutcomeUnknownError,
@@ -98,8 +98,8 @@ class Answer:
     def json_object(self) -> dict[str, Any] | None:
         """Return the body if it is a JSON object, else None."""
         try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
+            value = from_json(self.body)
+        except ValueError:
             return None
         return value if isinstance(value, dict) else None
 

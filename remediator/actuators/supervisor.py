@@ -240,7 +240,7 @@ class SupervisorActuator:
         """
         body = xmlrpc.client.dumps(params, f"supervisor.{method}").encode()
         headers = {"Content-Type": "text/xml", **await self._authorization()}
-        request = Request("POST", f"{self.client.base_url}RPC2", headers, body)
+        request = Request("POST", str(self.client.base_url.join("/RPC2")), headers, body)
         answer = await exchange(self.client, request, timeout_s=timeout_s)
         result_of(answer, refuses_before_applying=False)
         try:
