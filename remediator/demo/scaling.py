@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 
 from remediator.model.duration import parse_duration
+
+KEPT = ("timeout", "drain_within", "ready_within")
+"""Keys whose durations stay: how long a real process may take does not shrink with the story."""
 
 _DURATION = r"(?:\d+(?:ms|[smhdwy]))+"
 # A mapping value that is nothing but a duration (`for: 30s`, `{per: 10m}`); prose is left alone.
 _VALUE = re.compile(
-    rf"""(?P<before>:[ \t]+)(?P<quote>["']?)(?P<length>{_DURATION})(?P=quote)"""
+    rf"""(?P<key>\w*)(?P<before>["']?:[ \t]+)(?P<quote>["']?)(?P<length>{_DURATION})(?P=quote)"""
     r"""(?=[ \t]*(?:$|[,}\]#]))""",
     re.MULTILINE,
 )
@@ -23,7 +27,12 @@ _OFFSET = re.compile(rf"(?P<before>\boffset[ \t]+-?)(?P<length>{_DURATION})")
 
 
 def scale_durations(
-    text: str, factor: float, *, floor_s: int = 1, range_floor_s: int | None = None
+    text: str,
+    factor: float,
+    *,
+    floor_s: int = 1,
+    range_floor_s: int | None = None,
+    keep: Collection[str] = KEPT,
 ) -> str:
     """The same YAML text with every duration divided by ``factor``, in whole seconds, rounded up.
 
@@ -33,6 +42,7 @@ def scale_durations(
         floor_s: nothing but a zero becomes shorter than this, in seconds.
         range_floor_s: the same for ranges in PromQL (``[1m]``), which see nothing at all when they
             are shorter than a few scrapes; ``floor_s`` when left out.
+        keep: keys whose value is left as it is.
 
     Raises:
         ValueError: the factor is not positive.
@@ -48,8 +58,10 @@ def scale_durations(
         return f"{max(floor, math.ceil(length / factor))}s" if length else duration
 
     def value(match: re.Match[str]) -> str:
+        if match["key"] in keep:
+            return match[0]
         quote = match["quote"]
-        return f"{match['before']}{quote}{shorter(match['length'], floor_s)}{quote}"
+        return f"{match['key']}{match['before']}{quote}{shorter(match['length'], floor_s)}{quote}"
 
     def selector(match: re.Match[str]) -> str:
         step = shorter(match["step"], floor_s) if match["step"] else ""

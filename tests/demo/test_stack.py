@@ -113,6 +113,8 @@ def receiver() -> Iterator[Receiver]:
         ),
         ('within: "2m" # a comment', 'within: "12s" # a comment'),
         ("for: 7s", "for: 1s"),
+        ("restart: {ready_within: 90s}", "restart: {ready_within: 90s}"),
+        ("timeout: 30s", "timeout: 30s"),
         ("group_wait: 0s", "group_wait: 0s"),
         ("every: 500ms", "every: 1s"),
         ("expr: rate(x[1m]) > 0.25", "expr: rate(x[6s]) > 0.25"),
@@ -388,6 +390,27 @@ def test_a_signal_to_the_program_that_uses_a_stack_ends_the_stack(number: signal
     assert len(pids) == 3
     assert all(gone(int(pid)) for pid in pids)
     assert marked(mark) == []
+
+
+@pytest.mark.real
+def test_the_shipped_detector_is_ready_scraped_and_restarted_with_its_settings() -> None:
+    wanted = Options(
+        parts=("supervisord", "prometheus"), detector_env={"DETECTOR_MAX_CONCURRENCY": "10"}
+    )
+    with Stack(wanted) as stack:
+        settings = stack.url("detector") + "/v1/settings"
+        token = stack.site.secret("detector").read_text()
+        answer = httpx.patch(
+            settings,
+            json={"values": {"max_concurrency": 3}, "owner": "a test", "reason": "a restart"},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert answer.status_code == 200, answer.text
+        eventually(lambda: query(stack, "detector_canary_success") == {"detector-1": 1.0}, 30)
+        first = stack.pid("detector")
+        stack.restart("detector")
+        assert stack.pid("detector") != first
+        assert httpx.get(settings).json()["values"]["max_concurrency"] == 3
 
 
 @pytest.mark.real
