@@ -1,13 +1,12 @@
 """Intake: alerts from a webhook or from a poll become stored episodes.
 
 Called by the webhook (durable before its 2xx) and by the level reconcile. The surprise: it decides
-nothing about remediation. A lost poke after it costs one tick, because dispatch works from the rows.
+nothing about remediation. A lost poke after it costs one tick: dispatch works from the rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -72,7 +71,8 @@ def _reject(tx: Tx, body: bytes, problem: str) -> None:
     outbox.queue(
         tx,
         Message(
-            key=f"webhook/rejected/{problem}",
+            # Once a day: the first is news, the rest are counted in the metrics.
+            key=f"webhook/rejected/{tx.now:%Y-%m-%d}",
             severity="warning",
             title="somebody posts what is not an Alertmanager webhook",
             body=f"{problem}. The body is kept as delivery {delivery}.",
@@ -80,42 +80,42 @@ def _reject(tx: Tx, body: bytes, problem: str) -> None:
     )
 
 
-async def observe(
-    db: Database,
-    listed: Sequence[Alert],
-    *,
-    asked_at: datetime,
-    heard_at: datetime | None,
-    complete: bool,
-    pace: Pace,
-) -> Counter[Change]:
+@dataclass(frozen=True)
+class Listing:
+    """What Alertmanager listed as active and routed to us.
+
+    Attributes:
+        asked_at: the journal's clock before it was asked.
+        heard_at: when Prometheus last refreshed the Watchdog, if that is listed.
+        complete: whether every peer answered; an incomplete list resolves nothing.
+    """
+
+    alerts: tuple[Alert, ...]
+    asked_at: datetime
+    heard_at: datetime | None
+    complete: bool
+
+
+async def observe(db: Database, listing: Listing, pace: Pace) -> Counter[Change]:
     """Merge what Alertmanager lists as active; resolve what it has stopped listing.
 
-    Args:
-        db: the journal.
-        listed: the active alerts routed to us.
-        asked_at: the journal's clock before Alertmanager was asked.
-        heard_at: when Prometheus last refreshed the Watchdog, if it is listed.
-        complete: whether every peer answered; an incomplete list resolves nothing.
-        pace: bounds.
+    Raises:
+        StoreUnavailableError: nothing was stored; the next poll tries again.
     """
-    return await db.write(_observe, listed, asked_at, heard_at, complete, pace)
+    return await db.write(_observe, listing, pace)
 
 
-def _observe(
-    tx: Tx,
-    listed: Sequence[Alert],
-    asked_at: datetime,
-    heard_at: datetime | None,
-    complete: bool,  # noqa: FBT001 - a transaction body takes its arguments in order
-    pace: Pace,
-) -> Counter[Change]:
-    counts = alerts.merge_alerts(tx, listed, source="reconcile", quiet_window=pace.quiet_window)
-    if complete:
+def _observe(tx: Tx, listing: Listing, pace: Pace) -> Counter[Change]:
+    counts = alerts.merge_alerts(
+        tx, listing.alerts, source="reconcile", quiet_window=pace.quiet_window
+    )
+    if listing.complete:
         gone = alerts.resolve_absent(
-            tx, [a.fingerprint for a in listed], not_seen_since=asked_at - pace.absent_for
+            tx,
+            [alert.fingerprint for alert in listing.alerts],
+            not_seen_since=listing.asked_at - pace.absent_for,
         )
         counts[Change.RESOLVED] += len(gone)
-    if heard_at is not None:
-        controls.give_sign(tx, controls.WATCHDOG, at=heard_at)
+    if listing.heard_at is not None:
+        controls.give_sign(tx, controls.WATCHDOG, at=listing.heard_at)
     return counts

@@ -121,8 +121,7 @@ class Reconciler:
         target = self.runner.inventory.find(change.target)
         actuator = None
         if target is not None:
-            kind = target.actuators.get(change.actuator, "")
-            actuator = self.runner.actuators[change.mode].get(kind)
+            actuator = self.runner.actuators[change.mode].get(f"{target.name}/{change.actuator}")
         if target is None or actuator is None:
             await self.db.write(changes.renewed, change, error="no actuator reaches it any more")
             return

@@ -150,7 +150,7 @@ class Runner:
     # -- looking ------------------------------------------------------------------------------
 
     def _actuator(self, run: Run, target: Target, role: str) -> Actuator | None:
-        return self.actuators[run.mode].get(target.actuators.get(role, ""))
+        return self.actuators[run.mode].get(f"{target.name}/{role}")
 
     async def _inspect(self, progress: Progress, role: str) -> Mapping[str, Any]:
         actuator = self._actuator(progress.run, progress.target, role)

@@ -22,6 +22,7 @@ class Alert:
         firing: False when Alertmanager calls it resolved.
         starts_at: when it began to fire, after its `for`.
         ends_at: when it was resolved; None while it fires (Alertmanager sends year 1).
+        updated_at: when Prometheus last told Alertmanager of it; None in a webhook.
     """
 
     fingerprint: str
@@ -31,6 +32,7 @@ class Alert:
     starts_at: datetime | None = None
     ends_at: datetime | None = None
     generator_url: str = ""
+    updated_at: datetime | None = None
 
     @property
     def name(self) -> str:

@@ -119,8 +119,8 @@ class Trigger(Spec):
 class Budget(Spec):
     """At most `runs` runs in any window of length `per`."""
 
-    runs: int = Field(ge=1, le=1000)
-    per: Positive
+    runs: int = Field(ge=1, le=1000, description="How many runs may start.")
+    per: Positive = Field(description="In any stretch of time this long.")
     scope: BudgetScope = BudgetScope.TARGET
 
 
@@ -133,7 +133,7 @@ class RequireGuard(Spec):
 class CooldownGuard(Spec):
     """Admit only when this playbook's last run on the target ended this long ago."""
 
-    cooldown: Duration
+    cooldown: Duration = Field(description="At least this long since the last run ended.")
 
 
 class BudgetGuard(Spec):
@@ -162,7 +162,10 @@ Guard = Annotated[
 class Verify(Condition):
     """How a step proves that it helped: the condition must hold for `for` within `within`."""
 
-    within: Positive = Field(description="Give up after this long.")
+    within: Positive = Field(
+        description="Give up after this long, counted from when a whole window of measurements "
+        "lies after the action."
+    )
     hold: Duration = Field(
         default=timedelta(seconds=30), alias="for", description="How long it must stay good."
     )
@@ -229,7 +232,7 @@ class Restart(Spec):
 class Notify(Spec):
     """Tell a person."""
 
-    message: str = Field(min_length=1)
+    message: str = Field(min_length=1, description="What they are told.")
 
 
 class Step(Spec):
@@ -243,7 +246,9 @@ class Step(Spec):
         default=2, ge=0, le=10, description="Further tries of a call that was provably not applied."
     )
     on_unknown: OnUnknown = OnUnknown.ESCALATE
-    verify: Verify | None = None
+    verify: Verify | None = Field(
+        default=None, description="The proof that it helped; not for notify and escalate_to."
+    )
 
 
 class ChangeStep(Step):
@@ -282,7 +287,7 @@ class NotifyStep(Step):
 class EscalateStep(Step):
     """`escalate_to:` reached only when a step before it failed; a playbook's name or `person`."""
 
-    escalate_to: str
+    escalate_to: str = Field(description="The playbook that follows, or person.")
 
 
 ACTION_KINDS = ("throttle", "retune", "restart", "notify", "escalate_to")
@@ -343,9 +348,13 @@ def _one_or_many(value: Any) -> Any:
 class Playbook(Spec):
     """One remediation: when, on what, under which guards, which steps, and how it is undone."""
 
-    api_version: Literal["remediator/v1"] = Field(alias="apiVersion")
-    name: str = Field(pattern=NAME_PATTERN)
-    description: str = ""
+    api_version: Literal["remediator/v1"] = Field(
+        alias="apiVersion", description="The version of this language."
+    )
+    name: str = Field(
+        pattern=NAME_PATTERN, description="Unique among all playbooks: a-z, 0-9 and dashes."
+    )
+    description: str = Field(default="", description="One sentence for people.")
     mode: Mode = Mode.OBSERVE
     priority: int = Field(
         default=20,
@@ -358,10 +367,16 @@ class Playbook(Spec):
         min_length=1, description="One trigger or several alternatives."
     )
     target: str = Field(min_length=1, description="Template giving a name in the inventory.")
-    vars: dict[str, Scalar] = Field(default_factory=dict)
-    guards: tuple[Guard, ...] = ()
-    steps: tuple[AnyStep, ...] = Field(min_length=1)
-    on_resolve: Annotated[OnResolve | None, BeforeValidator(_on_resolve)] = None
+    vars: dict[str, Scalar] = Field(
+        default_factory=dict, description="Texts used in several places; each sees those above it."
+    )
+    guards: tuple[Guard, ...] = Field(
+        default=(), description="All must hold, or the run is denied and the reason recorded."
+    )
+    steps: tuple[AnyStep, ...] = Field(min_length=1, description="Done in this order.")
+    on_resolve: Annotated[OnResolve | None, BeforeValidator(_on_resolve)] = Field(
+        default=None, description="What happens when the alert is over; nothing when left out."
+    )
 
     def matches(self, labels: dict[str, str]) -> bool:
         """Say whether an alert with these labels triggers this playbook."""

@@ -54,6 +54,7 @@ class _Active(BaseModel):
             annotations=self.annotations,
             starts_at=self.starts_at,
             generator_url=self.generator_url,
+            updated_at=self.updated_at,
         )
 
 

@@ -116,8 +116,8 @@ def _in_flight_done(progress: Progress, step: RestartStep) -> Move | None:
         return None
     if SETTINGS not in progress.view:
         return Inspect(SETTINGS)
-    drain: Mapping[str, Any] = progress.view[SETTINGS].get("drain", {})
-    left = drain.get("inflight", 0) + drain.get("queued", 0)
+    ready: Mapping[str, Any] = progress.view[SETTINGS].get("ready", {})
+    left = ready.get("inflight", 0) + ready.get("queued", 0)
     if left == 0 or "error" in progress.view[SETTINGS]:
         return None
     return Wait(until=progress.now + LOOK_EVERY, why=f"{left} requests still in flight")

@@ -1,0 +1,245 @@
+"""What the API says, as models: wire types, apart from the engine's own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Out(BaseModel):
+    """Base of what goes out."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class AlertOut(Out):
+    """One episode of one alert."""
+
+    id: int
+    fingerprint: str
+    firing: bool
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    starts_at: datetime | None
+    resolved_at: datetime | None
+    first_seen_at: datetime
+    last_seen_at: datetime
+    seen: int = Field(description="How often it was received.")
+    source: str = Field(description="webhook, or reconcile when a poll found it first.")
+
+
+class DecisionOut(Out):
+    """Why it did, or did not."""
+
+    id: int
+    alert_id: int | None
+    playbook: str
+    target: str
+    admitted: bool
+    reason: str
+    detail: str
+    evidence: dict[str, Any]
+    run_id: int | None
+    first_at: datetime
+    last_at: datetime
+    count: int = Field(description="How often the same decision was taken in a row.")
+
+
+class RunOut(Out):
+    """One run, without its story."""
+
+    id: int
+    kind: str
+    playbook: str
+    playbook_sha: str
+    mode: str
+    priority: int
+    target: str
+    alert_id: int | None
+    parent_id: int | None
+    change_id: int | None
+    state: str
+    phase: str
+    verdict: str | None
+    reason: str
+    pc: int
+    due_at: datetime
+    opened_at: datetime
+    acted_at: datetime | None
+    closed_at: datetime | None
+    stop_reason: str | None
+
+
+class StepOut(Out):
+    """One attempt of one call: intent and outcome."""
+
+    phase: str
+    pc: int
+    iteration: int
+    call: str
+    attempt: int
+    action: str
+    actuator: str
+    verb: str
+    args: dict[str, Any]
+    why: str
+    status: str
+    result: dict[str, Any] | None
+    error: str
+    undone: bool
+    idempotency_key: str
+    fencing_token: int
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class MeasurementOut(Out):
+    """One reading that the run kept."""
+
+    pc: int
+    role: str
+    query: str
+    at: datetime
+    status: str
+    value: float | None
+    detail: str
+
+
+class ChangeOut(Out):
+    """What is set on a target and not given back yet, or was."""
+
+    id: int
+    target: str
+    knob: str
+    base: float
+    value: float
+    run_id: int
+    playbook: str
+    state: str
+    reason: str
+    lease_until: datetime
+    renewals: int
+    renewal_error: str
+    created_at: datetime
+    closed_at: datetime | None
+
+
+class MessageOut(Out):
+    """What a person was told."""
+
+    key: str
+    severity: str
+    title: str
+    body: str
+    created_at: datetime
+    sent_at: datetime | None
+    attempts: int
+    error: str
+
+
+class RunStory(RunOut):
+    """One run with everything on record of it."""
+
+    plan: dict[str, Any] = Field(description="The playbook with its templates filled in.")
+    playbook_text: str | None = Field(description="The exact text the run pinned.")
+    steps: list[StepOut]
+    measurements: list[MeasurementOut]
+    decisions: list[DecisionOut]
+    changes: list[ChangeOut]
+    messages: list[MessageOut]
+
+
+class AlertStory(AlertOut):
+    """One alert with its decisions and runs."""
+
+    decisions: list[DecisionOut]
+    runs: list[RunOut]
+
+
+class TargetOut(Out):
+    """One target, with what is held on it and who acts."""
+
+    name: str
+    instance: str
+    job: str
+    pool: str
+    actuators: dict[str, str]
+    acting: RunOut | None
+    changes: list[ChangeOut]
+    live: dict[str, Any] | None = Field(description="What the target says of itself just now.")
+    live_error: str | None
+
+
+class PlaybookOut(Out):
+    """One playbook that is served."""
+
+    name: str
+    description: str
+    mode: str
+    priority: int
+    sha256: str
+    path: str
+    status: str
+    text: str
+
+
+class PlaybookProblem(Out):
+    """One problem in a playbook file."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+    hint: str
+
+
+class Playbooks(Out):
+    """What is served, and what is wrong."""
+
+    playbooks: list[PlaybookOut]
+    problems: list[PlaybookProblem]
+
+
+class PauseIn(BaseModel):
+    """A pause: a scope, a reason and an end are required."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scope: str = Field(default="all", pattern="^(all|playbook|target)$")
+    name: str = Field(default="", max_length=200)
+    reason: str = Field(min_length=1, max_length=500)
+    by: str = Field(min_length=1, max_length=100)
+    length_s: float = Field(gt=0, le=7 * 86400)
+
+
+class ResumeIn(BaseModel):
+    """Lifts the pauses of exactly this scope."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scope: str = Field(default="all", pattern="^(all|playbook|target)$")
+    name: str = Field(default="", max_length=200)
+    by: str = Field(min_length=1, max_length=100)
+
+
+class PauseOut(Out):
+    """One pause in force."""
+
+    id: int
+    scope: str
+    name: str
+    reason: str
+    by: str
+    created_at: datetime
+    until: datetime
+
+
+class CancelIn(BaseModel):
+    """Stops a run at its next step boundary and takes back what can be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=500)
+    by: str = Field(min_length=1, max_length=100)

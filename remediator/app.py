@@ -1,0 +1,312 @@
+"""The composition root: settings in, a running controller out. Read it top to bottom.
+
+Called by `cli serve` and by tests. It is the only file that sees every room, and nothing else
+builds anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import structlog
+from fastapi import FastAPI, Request
+
+from remediator import telemetry
+from remediator.actuators.detector import DetectorActuator
+from remediator.actuators.observed import ObservedActuator
+from remediator.actuators.supervisor import SupervisorActuator, client_for
+from remediator.api import control, health, problems, stories, webhook
+from remediator.api.access import Access
+from remediator.engine import intake
+from remediator.engine.admission import Admission
+from remediator.engine.dispatch import WATCHDOG
+from remediator.engine.moves import PROCESS, SETTINGS
+from remediator.engine.ports import Actuator, Notifier
+from remediator.engine.reconcile import Reconciler
+from remediator.engine.runner import Runner
+from remediator.errors import ConfigurationError, EffectError, TemporaryError
+from remediator.language.loader import Library, load_files
+from remediator.model.effect import Message
+from remediator.model.playbook import Mode, Pinned
+from remediator.model.target import Inventory, Target
+from remediator.notifiers.log import LogNotifier
+from remediator.notifiers.webhook import WebhookNotifier
+from remediator.prometheus.alertmanager import AlertmanagerClient
+from remediator.prometheus.client import PrometheusClient
+from remediator.scheduler import Scheduler
+from remediator.settings import Settings, TargetSettings
+from remediator.store.database import Database, moment
+
+log = structlog.get_logger(__name__)
+
+# One process among others that share a journal.
+OWNER = f"{socket.gethostname()}/{os.getpid()}"
+
+
+@dataclass
+class Playbooks:
+    """The playbooks that are being served, and their pinned form."""
+
+    library: Library
+    pinned: Mapping[str, Pinned] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, settings: Settings, inventory: Inventory) -> Playbooks:
+        """Read the folder; problems are reported and never stop the others."""
+        known = {t.name for t in inventory} | {t.instance for t in inventory if t.instance}
+        playbooks = cls(library=load_files([settings.playbooks], targets=known))
+        playbooks.take(playbooks.library)
+        return playbooks
+
+    def take(self, library: Library) -> bool:
+        """Serve another library; True when what is served has changed."""
+        before = {name: loaded.sha256 for name, loaded in self.pinned.items()}
+        told = set(map(str, self.library.problems)) if self.pinned else set()
+        self.library = library
+        self.pinned = {
+            name: Pinned(playbook=loaded.playbook, text=loaded.text, sha256=loaded.sha256)
+            for name, loaded in library.by_name.items()
+            if loaded.playbook is not None
+        }
+        for problem in library.problems:
+            if str(problem) not in told:
+                log.error("playbook problem", problem=str(problem))
+        return before != {name: loaded.sha256 for name, loaded in self.pinned.items()}
+
+
+def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
+    """Build the controller.
+
+    Args:
+        settings: the configuration.
+        db: the journal; by default the one that `settings` name.
+
+    Raises:
+        ConfigurationError: the configuration cannot work, or the journal cannot be opened.
+    """
+    _refuse_unsafe(settings)
+    pace = settings.pace()
+    metrics = telemetry.Metrics()
+    journal = db or Database(settings.database)
+    journal.migrate()
+    inventory = Inventory(_target(name, wanted) for name, wanted in settings.targets.items())
+    playbooks = Playbooks.load(settings, inventory)
+    scheduler = Scheduler(metrics)
+    webhook_access, api_access = (
+        Access(settings.webhook_token_file),
+        Access(settings.api_token_file),
+    )
+
+    # Read here, so that starting on a wrong address fails before anything runs.
+    web = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+    prometheus = PrometheusClient(settings.prometheus, client=web)
+    alertmanager = AlertmanagerClient(settings.alertmanager, client=web)
+    closing = AsyncExitStack()
+    real = _actuators(settings, web, closing)
+    actuators: dict[Mode, Mapping[str, Actuator]] = {
+        Mode.AUTO: real,
+        Mode.OBSERVE: {key: ObservedActuator(actuator) for key, actuator in real.items()},
+    }
+    admission = Admission(db=journal, metrics=prometheus, inventory=inventory, pace=pace)
+    runner = Runner(
+        db=journal,
+        metrics=prometheus,
+        actuators=actuators,
+        inventory=inventory,
+        admission=admission,
+        pace=pace,
+        owner=OWNER,
+    )
+    reconciler = Reconciler(
+        db=journal,
+        admission=admission,
+        runner=runner,
+        notifier=_notifier(settings, web),
+        metrics=metrics,
+        library=lambda: playbooks.pinned,
+    )
+
+    async def level() -> None:
+        await _observe_level(journal, alertmanager, settings)
+        scheduler.poke("dispatch")
+
+    async def reload() -> None:
+        changed = playbooks.take(await asyncio.to_thread(playbooks.library.reload))
+        if changed:
+            log.info("playbooks changed", serving=sorted(playbooks.pinned))
+            await reconciler.playbooks_changed()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        scheduler.every(settings.tick_s, "dispatch", reconciler.dispatch)
+        scheduler.every(settings.lease_s / 3, "lease renewal", reconciler.renew_leases)
+        scheduler.every(settings.tick_s, "changes", reconciler.look_after_changes)
+        scheduler.every(settings.tick_s, "notifications", reconciler.tell)
+        scheduler.every(settings.reconcile_s, "reconcile", level)
+        scheduler.every(settings.reload_s, "playbook reload", reload)
+        scheduler.every(max(settings.tick_s, 1.0), "watchdog", reconciler.watch)
+        scheduler.every(3600.0, "retention", reconciler.forget)
+        scheduler.start()
+        log.info(
+            "serving",
+            listen=settings.listen,
+            playbooks=sorted(playbooks.pinned),
+            problems=len(playbooks.library.problems),
+            targets=[t.name for t in inventory],
+        )
+        yield
+        await scheduler.stop()
+        await reconciler.close()
+        await closing.aclose()
+        await web.aclose()
+        journal.close()
+
+    async def live(target: Target) -> tuple[dict[str, Any] | None, str | None]:
+        actuator = real.get(f"{target.name}/{SETTINGS}")
+        if actuator is None:
+            return None, "it has no settings actuator"
+        try:
+            return dict(await actuator.read(target)), None
+        except EffectError as error:
+            return None, str(error)
+
+    async def ready() -> dict[str, object]:
+        return {
+            "playbooks": len(playbooks.pinned),
+            "playbook_problems": len(playbooks.library.problems),
+            "targets": len(inventory),
+        }
+
+    def may_read(request: Request) -> None:
+        # On loopback anybody on this machine may look; elsewhere looking needs the token, too.
+        if not settings.on_loopback:
+            api_access.check(request)
+
+    app = FastAPI(
+        title="Remediator",
+        description="Alert-driven auto-remediation: why it did, why it did not, how to stop it.",
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    app.include_router(
+        webhook.build_router(
+            db=journal,
+            access=webhook_access,
+            pace=pace,
+            metrics=metrics,
+            limit_bytes=settings.webhook_limit_bytes,
+            poke=scheduler.poke,
+        )
+    )
+    app.include_router(
+        stories.build_router(
+            db=journal,
+            inventory=inventory,
+            library=lambda: playbooks.library,
+            live=live,
+            may_read=may_read,
+        )
+    )
+    app.include_router(
+        control.build_router(
+            db=journal, may_read=may_read, may_write=api_access.check, poke=scheduler.poke
+        )
+    )
+    app.include_router(health.build_router(db=journal, metrics=metrics, ready=ready))
+    return app
+
+
+def _refuse_unsafe(settings: Settings) -> None:
+    if settings.on_loopback:
+        return
+    for name in ("webhook_token_file", "api_token_file"):
+        if getattr(settings, name) is None:
+            raise ConfigurationError(
+                f"listen is {settings.listen}, which others can reach: set {name}, or listen on "
+                f"127.0.0.1"
+            )
+
+
+def _target(name: str, wanted: TargetSettings) -> Target:
+    roles = {SETTINGS: "detector"}
+    if wanted.supervisor is not None:
+        roles[PROCESS] = "supervisor"
+    return Target(
+        name=name, instance=wanted.instance, job=wanted.job, pool=wanted.pool, actuators=roles
+    )
+
+
+def _actuators(
+    settings: Settings, web: httpx.AsyncClient, closing: AsyncExitStack
+) -> dict[str, Actuator]:
+    """Return the adapter of each target and role, under `target/role`."""
+    found: dict[str, Actuator] = {}
+    for name, target in settings.targets.items():
+        found[f"{name}/{SETTINGS}"] = DetectorActuator(
+            target.url, client=web, token_file=target.token_file
+        )
+        supervisor = target.supervisor
+        if supervisor is not None:
+            client = client_for(supervisor.server_url)
+            closing.push_async_callback(client.aclose)
+            found[f"{name}/{PROCESS}"] = SupervisorActuator(
+                supervisor.program,
+                client=client,
+                username=supervisor.username,
+                password_file=supervisor.password_file,
+            )
+    return found
+
+
+def _notifier(settings: Settings, web: httpx.AsyncClient) -> Notifier:
+    written = LogNotifier(path=settings.notify_file)
+    if settings.notify_url is None:
+        return written
+    posted = WebhookNotifier(settings.notify_url, client=web, token_file=settings.notify_token_file)
+    return InTurn((written, posted))
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Tells a person through one channel after the other; a failure stops and is retried whole."""
+
+    notifiers: tuple[Notifier, ...]
+
+    async def notify(self, message: Message) -> None:
+        """Tell them.
+
+        Raises:
+            TemporaryError, PermanentError: a channel failed.
+        """
+        for notifier in self.notifiers:
+            await notifier.notify(message)
+
+
+async def _observe_level(
+    db: Database, alertmanager: AlertmanagerClient, settings: Settings
+) -> None:
+    """Read what is active and routed to us, and merge it: lost webhooks, lost resolves."""
+    asked_at = await db.read(moment)
+    try:
+        listed, failed = await alertmanager.active_alerts(settings.receiver)
+    except TemporaryError as error:
+        log.warning("alertmanager does not answer", why=str(error))
+        return
+    heard = [a.updated_at for a in listed if a.labels.get("alertname") == WATCHDOG]
+    await intake.observe(
+        db,
+        intake.Listing(
+            alerts=tuple(listed),
+            asked_at=asked_at,
+            heard_at=max((at for at in heard if at is not None), default=None),
+            complete=not failed,
+        ),
+        settings.pace(),
+    )

@@ -1,0 +1,222 @@
+"""The controller's configuration: one YAML file, overridden by `REMEDIATOR_*` variables.
+
+Loaded once by `cli` and passed on as plain arguments by `app`. The surprise: it never holds a
+secret, only the paths of files that do, so that it can be shown and committed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from remediator.errors import ConfigurationError
+from remediator.model.pace import Pace
+
+MEBIBYTE = 1024 * 1024
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SupervisorSettings(_Strict):
+    """How the target's process is reached through supervisord."""
+
+    socket: Path | None = Field(default=None, description="supervisord's unix socket.")
+    url: str | None = Field(default=None, description="Its HTTP server, instead of a socket.")
+    program: str = Field(description="The program's name; a member of a group is group:name.")
+    username: str = ""
+    password_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SupervisorSettings:
+        if (self.socket is None) == (self.url is None):
+            msg = "give exactly one of socket, url"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def server_url(self) -> str:
+        """The address as supervisorctl spells it."""
+        return self.url or f"unix://{self.socket}"
+
+
+class TargetSettings(_Strict):
+    """One target of the inventory."""
+
+    url: str = Field(description="Base URL of the service's settings API.")
+    instance: str = Field(default="", description="Its `instance` label in Prometheus.")
+    job: str = Field(default="", description="Its `job` label.")
+    pool: str = Field(default="", description="Targets that can stand in for each other.")
+    token_file: Path | None = Field(default=None, description="Bearer token of its control API.")
+    supervisor: SupervisorSettings | None = None
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Durations are plain seconds and end in `_s`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="REMEDIATOR_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    listen: str = Field(default="127.0.0.1:8090", description="host:port of the API.")
+    database: str = Field(
+        default="sqlite:///remediator.db",
+        description="sqlite:///PATH, or postgresql+psycopg://... for several replicas.",
+    )
+    prometheus: str = Field(default="http://127.0.0.1:9090", description="Where facts come from.")
+    alertmanager: list[str] = Field(
+        default_factory=lambda: ["http://127.0.0.1:9093"], description="Every peer of the cluster."
+    )
+    receiver: str = Field(default="remediator", description="Our receiver in Alertmanager.")
+    playbooks: Path = Field(default=Path("playbooks"), description="Folder of playbook files.")
+    targets: dict[str, TargetSettings] = Field(
+        default_factory=dict, description="The inventory: the only things a run may change."
+    )
+    webhook_token_file: Path | None = Field(
+        default=None, description="Bearer token that Alertmanager sends."
+    )
+    api_token_file: Path | None = Field(
+        default=None, description="Bearer token that people send to change something."
+    )
+    webhook_limit_bytes: int = Field(default=8 * MEBIBYTE, ge=1024)
+    notify_file: Path | None = Field(
+        default=None, description="Messages to people are also appended here, as JSON lines."
+    )
+    notify_url: str | None = Field(
+        default=None, description="Messages to people are also posted here, as JSON."
+    )
+    notify_token_file: Path | None = None
+    log_json: bool = True
+    tick_s: float = Field(default=1.0, gt=0, le=60, description="Dispatch tick.")
+    reconcile_s: float = Field(default=30.0, gt=0, description="Poll of Alertmanager.")
+    reload_s: float = Field(default=5.0, gt=0, description="Look for edited playbooks.")
+    scrape_s: float = Field(default=15.0, gt=0, description="Prometheus' scrape interval.")
+    evaluation_s: float = Field(default=15.0, gt=0, description="Its rule evaluation interval.")
+    hold_down_s: float = Field(default=60.0, ge=0, description="Least time between two moves.")
+    lease_s: float = Field(default=30.0, ge=1, description="How long a process owns a run.")
+    review_s: float = Field(default=15.0, gt=0, description="How often denials are looked at.")
+    quiet_window_s: float = Field(default=300.0, ge=0, description="A re-fire continues.")
+    absent_for_s: float = Field(default=120.0, gt=0, description="Not listed this long: over.")
+    evidence_max_age_s: float = Field(default=30.0, gt=0, description="Older is not acted on.")
+    max_hold_s: float = Field(default=4 * 3600.0, gt=0, description="No change is held longer.")
+    actions: int = Field(default=6, ge=1, description="Forward actions on a target per window.")
+    actions_per_s: float = Field(default=600.0, gt=0, description="That window.")
+    watchdog_within_s: float | None = Field(
+        default=300.0,
+        description="Silence of the Watchdog that makes us blind; null = not watched.",
+    )
+    retention_s: float = Field(default=30 * 86400.0, gt=0, description="Closed stories are kept.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        host, separator, port = value.rpartition(":")
+        if not separator or not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
+            msg = f"{value!r} is not host:port, such as 127.0.0.1:8090"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def host(self) -> str:
+        """Where the API listens."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The API's port."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def on_loopback(self) -> bool:
+        """Say whether only this machine can reach the API."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def pace(self) -> Pace:
+        """Return the intervals and bounds as the engine takes them."""
+
+        def seconds(value: float) -> timedelta:
+            return timedelta(seconds=value)
+
+        return Pace(
+            scrape=seconds(self.scrape_s),
+            evaluation=seconds(self.evaluation_s),
+            hold_down=seconds(self.hold_down_s),
+            lease=seconds(self.lease_s),
+            review=seconds(self.review_s),
+            quiet_window=seconds(self.quiet_window_s),
+            absent_for=seconds(self.absent_for_s),
+            evidence_max_age=seconds(self.evidence_max_age_s),
+            max_hold=seconds(self.max_hold_s),
+            actions=self.actions,
+            actions_per=seconds(self.actions_per_s),
+            watchdog_within=None
+            if self.watchdog_within_s is None
+            else seconds(self.watchdog_within_s),
+            retention=seconds(self.retention_s),
+        )
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read the configuration.
+
+    Args:
+        path: the YAML file; None takes the defaults and the environment alone.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a setting is wrong; one line each.
+    """
+    try:
+        return Settings(**_read(path))
+    except ValidationError as error:
+        source = path or "the environment"
+        lines = [
+            f"{source}: {'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        ]
+        raise ConfigurationError("\n".join(lines)) from error
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        document = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error}") from error
+    except YAMLError as error:
+        raise ConfigurationError(f"{path}: not YAML: {error}") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path}: must be a mapping of settings")
+    return document
