@@ -1,4 +1,4 @@
-"""Train the cursor detector on a CPU, from random weights or on from ours, and strip it for shipping.
+"""Train the cursor detector on a CPU, from random weights or on from ours; strip it for shipping.
 
 Usage: python training/train.py DATA OUT.pt [--start OURS.pt] [--epochs 8] [--lr 0.002] [--seed 0]
 
@@ -9,12 +9,11 @@ own number of threads; cpu_yolo.py overrides both, which halves the time of a st
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
 from cpu_yolo import YOLO, train_in_bf16, use_threads
-from ultralytics.utils.torch_utils import strip_optimizer
+from ship import ship
 
 
 def train(data: Path, folder: Path, start: str, options: argparse.Namespace) -> Path:
@@ -71,8 +70,7 @@ def main() -> None:
     options = arguments.parse_args()
     started = time.monotonic()
     last = train(options.data, options.out.parent.resolve(), options.start, options)
-    shutil.copy(last, options.out)
-    strip_optimizer(str(options.out))
+    ship(last, options.out)
     size = options.out.stat().st_size
     print(f"{options.out}: {size} bytes after {time.monotonic() - started:.0f} s")
 
