@@ -17,8 +17,8 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
-from detector_service.errors import InferenceError, RefusedError, StateWriteError
-from detector_service.routes.parts import parts_of
+from detector_service.errors import DeviceLostError, RefusedError, StateWriteError
+from detector_service.routes.parts import SICK_RETRY_S, parts_of
 from detector_service.settings import is_loopback
 from detector_service.tunables import Preconditions, Reply
 
@@ -162,9 +162,10 @@ async def answer_unwritable(_request: Request, exc: Exception) -> Response:
 
 
 async def answer_failed(_request: Request, exc: Exception) -> Response:
-    """Turn an ``InferenceError`` into 500."""
-    if not isinstance(exc, InferenceError):
-        raise exc
+    """Turn an ``InferenceError`` into 500, or into 503 where the device itself is gone."""
+    if isinstance(exc, DeviceLostError):
+        body = {"error": str(exc), "reason": "sick"}
+        return json_answer(body, status=503, headers={"Retry-After": str(SICK_RETRY_S)})
     return json_answer({"error": str(exc), "reason": "inference_failed"}, status=500)
 
 

@@ -1,0 +1,230 @@
+"""The one writer: preconditions, replays, and the disk before the answer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detector_service.errors import RefusedError, StartError, StateWriteError
+from detector_service.tunables import Document, Preconditions, StateFile, TunableStore, Write
+from detector_service.tunables.changes import write
+from detector_service.tunables.knobs import defaults
+from detector_service.tunables.store import KEPT_REPLIES, Command
+from tests.detector.toys import Clock
+
+
+def view(document: Document) -> Mapping[str, Any]:
+    return {"generation": document.generation, "values": document.values}
+
+
+def concurrency(value: int, *, owner: str = "controller", lease_s: float | None = None) -> Command:
+    wish = Write({"max_concurrency": value}, owner, "why", lease_s=lease_s)
+    return lambda document, now: write(document, wish, now)
+
+
+def opened(folder: Path, clock: Clock | None = None) -> TunableStore:
+    file = StateFile(folder)
+    return TunableStore(file, file.load(defaults()), clock or Clock())
+
+
+def asked(**more: Any) -> Preconditions:
+    return Preconditions(**more)
+
+
+def test_a_write_is_there_after_a_restart(tmp_path: Path) -> None:
+    reply = opened(tmp_path).apply(concurrency(4, lease_s=60), asked(), view, kind="lease")
+    again = opened(tmp_path).current
+    assert again.values["max_concurrency"] == 4
+    assert again.base["max_concurrency"] == 10
+    assert again.generation == reply.generation == 2
+
+
+def _write_and_die(folder: str) -> None:
+    store = opened(Path(folder))
+    store.apply(concurrency(4, lease_s=60), asked(fencing_token=9), view, kind="lease")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_write_that_was_answered_survives_kill_9(tmp_path: Path) -> None:
+    child = multiprocessing.get_context("spawn").Process(
+        target=_write_and_die, args=(str(tmp_path),)
+    )
+    child.start()
+    child.join(30)
+    assert child.exitcode == -signal.SIGKILL
+    survived = opened(tmp_path).current
+    assert survived.values["max_concurrency"] == 4
+    assert survived.fencing_token == 9
+
+
+def test_a_stale_generation_is_refused_and_the_right_one_is_not(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.apply(concurrency(4), asked(if_match='"1"'), view, kind="direct")
+    with pytest.raises(RefusedError, match="generation 2") as caught:
+        store.apply(concurrency(5), asked(if_match='"1"'), view, kind="direct")
+    assert (caught.value.status, caught.value.reason) == (412, "generation")
+    store.apply(concurrency(5), asked(if_match="*"), view, kind="direct")
+    assert store.current.values["max_concurrency"] == 5
+
+
+def test_an_older_fencing_token_is_refused_and_an_equal_one_is_not(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.apply(concurrency(4), asked(fencing_token=7), view, kind="direct")
+    store.apply(concurrency(5), asked(fencing_token=7), view, kind="direct")
+    with pytest.raises(RefusedError) as caught:
+        opened(tmp_path).apply(concurrency(6), asked(fencing_token=6), view, kind="direct")
+    assert (caught.value.status, caught.value.reason) == (412, "fencing")
+
+
+def test_a_retry_with_the_same_key_gets_the_first_answer_even_when_stale_and_fenced(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path)
+    first = asked(key="k1", fingerprint="a", if_match='"1"', fencing_token=1)
+    once = store.apply(concurrency(4), first, view, kind="direct")
+    store.apply(concurrency(9), asked(fencing_token=5), view, kind="direct")
+    again = opened(tmp_path).apply(concurrency(4), first, view, kind="direct")
+    assert again.replayed
+    assert again.body == once.body
+    assert opened(tmp_path).current.values["max_concurrency"] == 9
+
+
+def test_a_key_belongs_to_one_request(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.apply(concurrency(4), asked(key="k", fingerprint="a"), view, kind="direct")
+    with pytest.raises(RefusedError) as caught:
+        store.apply(concurrency(5), asked(key="k", fingerprint="b"), view, kind="direct")
+    assert (caught.value.status, caught.value.reason) == (409, "idempotency_key_reused")
+
+
+def test_kept_replies_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:
+    file = StateFile(tmp_path, lambda _path, _data: None)
+    store = TunableStore(file, file.load(defaults()), Clock())
+    for number in range(KEPT_REPLIES + 5):
+        store.apply(concurrency(4), asked(key=f"k{number}"), view, kind="direct")
+    assert len(store.current.replies) == KEPT_REPLIES
+    assert "k4" not in store.current.replies
+    assert f"k{KEPT_REPLIES + 4}" in store.current.replies
+
+
+def test_a_dry_run_answers_and_keeps_nothing(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    reply = store.apply(
+        concurrency(4), asked(key="k", fencing_token=3), view, kind="direct", dry_run=True
+    )
+    assert reply.body["dry_run"] is True
+    assert reply.body["values"]["max_concurrency"] == 4
+    assert store.current == Document(base=defaults(), owners=store.current.owners)
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_a_full_disk_refuses_the_write_and_changes_nothing_in_memory(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.apply(concurrency(6), asked(), view, kind="direct")
+    before = store.current, (tmp_path / "settings.json").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(StateWriteError, match=r"nothing was changed") as caught:
+            store.apply(concurrency(2), asked(), view, kind="direct")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.disk_full
+    assert (store.current, (tmp_path / "settings.json").read_bytes()) == before
+
+
+def test_a_lease_lapses_even_while_the_disk_is_full_and_is_saved_once_it_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = False
+
+    def writer(path: Path, data: bytes) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_bytes(data)
+
+    file, clock = StateFile(tmp_path, writer), Clock()
+    store = TunableStore(file, file.load(defaults()), clock)
+    store.apply(concurrency(9, lease_s=60), asked(), view, kind="lease")
+    full = True
+    clock.forward(60)
+    assert store.tick()
+    assert store.current.values["max_concurrency"] == 10
+    assert "not on disk" in caplog.text
+    full = False
+    store.tick()
+    assert file.load(defaults()).values["max_concurrency"] == 10
+
+
+def test_a_tick_before_anything_is_due_does_not_touch_the_disk(tmp_path: Path) -> None:
+    clock = Clock()
+    store = opened(tmp_path, clock)
+    store.apply(concurrency(4, lease_s=60), asked(), view, kind="lease")
+    before = (tmp_path / "settings.json").stat().st_mtime_ns
+    clock.forward(59)
+    assert not store.tick()
+    assert (tmp_path / "settings.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"base": {}, "version": 2}',
+        b'{"base": {"speed": 1}, "version": 1}',
+        b'{"base": {"max_concurrency": 0}, "version": 1}',
+        b'{"base": {}, "version": 1, "surprise": true}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_state_file_is_refused_by_name_and_kept(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "settings.json"
+    path.write_bytes(damage)
+    with pytest.raises(StartError, match=r"settings\.json is damaged: .*repair it"):
+        StateFile(tmp_path).load(defaults())
+    assert path.read_bytes() == damage
+
+
+def test_a_torn_state_file_is_refused_at_every_length(tmp_path: Path) -> None:
+    opened(tmp_path).apply(concurrency(4, lease_s=60), asked(key="k"), view, kind="lease")
+    path = tmp_path / "settings.json"
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, 17):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StartError):
+            StateFile(tmp_path).load(defaults())
+
+
+def test_a_setting_that_the_file_does_not_know_yet_starts_at_its_first_value(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "settings.json").write_text(
+        json.dumps({"base": {"max_concurrency": 3}, "version": 1})
+    )
+    loaded = StateFile(tmp_path).load({**defaults(), "imgsz": 480})
+    assert (loaded.base["max_concurrency"], loaded.base["imgsz"]) == (3, 480)
+
+
+def test_one_state_folder_serves_one_process(tmp_path: Path) -> None:
+    held = StateFile(tmp_path).hold()
+    with pytest.raises(StartError, match="another detector uses the state folder"):
+        StateFile(tmp_path).hold()
+    os.close(held)
+    os.close(StateFile(tmp_path).hold())
+
+
+def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match="cannot use the state folder"):
+        StateFile(tmp_path / "file" / "below").hold()
