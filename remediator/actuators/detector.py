@@ -55,6 +55,7 @@ VERBS = {
     "undrain": _Verb("DELETE", "/v1/drain", needs=_WHO),
     "canary": _Verb("POST", "/v1/canary"),
 }
+_LOAD = ("inflight", "queued", "oldest_age_s")
 _NOT_IN_BODY = frozenset({"knob", "if_generation"})
 
 
@@ -84,14 +85,18 @@ class DetectorActuator:
     async def read(self, target: Target) -> Mapping[str, Any]:  # noqa: ARG002 - the port has it
         """Return `{"settings": GET /v1/settings, "ready": GET /readyz}`.
 
+        `ready` also has `inflight`, `queued` and `oldest_age_s` from GET /v1/drain.
+
         Raises:
-            TemporaryError: one of the two did not answer with JSON.
+            TemporaryError: one of the three did not answer with JSON.
             PermanentError: the detector refuses to show them.
         """
         settings = await self._get("/v1/settings")
         # A service that is not ready says so with a 503 and the same fields.
         ready = await self._get("/readyz", also=HTTPStatus.SERVICE_UNAVAILABLE)
-        return {"settings": settings, "ready": ready}
+        drain = await self._get("/v1/drain")
+        load = {name: drain[name] for name in _LOAD if name in drain}
+        return {"settings": settings, "ready": {**load, **ready}}
 
     async def send(self, target: Target, call: Call) -> Mapping[str, Any]:  # noqa: ARG002 - as read
         """Do it, once, and return the detector's JSON answer.
@@ -115,23 +120,22 @@ class DetectorActuator:
     async def probe(self, target: Target, call: Call, before: Mapping[str, Any]) -> bool | None:
         """Say whether `call` shows in the detector's state; None when it does not answer."""
         try:
-            now = await self.read(target)
+            match call.verb:
+                case "set":
+                    now = await self._get("/v1/settings")
+                    return _set_shows(call, now, before.get("settings", {}))
+                case "release":
+                    now = await self._get("/v1/settings")
+                    lease = now.get("leases", {}).get(call.args.get("knob"))
+                    return lease is None or lease.get("owner") != call.args.get("owner")
+                case "drain" | "undrain":
+                    now = await self._get("/v1/drain")
+                    ours = bool(now.get("draining")) and now.get("owner") == call.args.get("owner")
+                    return ours is (call.verb == "drain")
         except EffectError:
             return None
-        settings, draining = now["settings"], bool(now["ready"].get("draining"))
-        match call.verb:
-            case "set":
-                return _set_shows(call, settings, before.get("settings", {}))
-            case "release":
-                lease = settings.get("leases", {}).get(call.args.get("knob"))
-                return lease is None or lease.get("owner") != call.args.get("owner")
-            case "drain":
-                return draining
-            case "undrain":
-                return not draining
-            case _:
-                # A canary leaves no trace, so doing it again is harmless.
-                return False
+        # A canary leaves no trace, so doing it again is harmless.
+        return False
 
     async def _authorization(self) -> dict[str, str]:
         if self.token_file is None:
@@ -165,11 +169,9 @@ def _request(base_url: str, call: Call, authorization: Mapping[str, str]) -> Req
         raise PermanentError(f"{call.verb} {', '.join(wrong)}; nothing was sent")
     path = verb.path.format(knob=quote(str(call.args.get("knob", "")), safe=""))
     body = {name: value for name, value in call.args.items() if name not in _NOT_IN_BODY}
-    headers = {
-        **authorization,
-        "Idempotency-Key": call.idempotency_key,
-        "X-Fencing-Token": str(call.fencing_token),
-    }
+    headers = {**authorization, "X-Fencing-Token": str(call.fencing_token)}
+    if call.idempotency_key:
+        headers["Idempotency-Key"] = call.idempotency_key
     if call.args.get("if_generation") is not None:
         headers["If-Match"] = f'"{call.args["if_generation"]}"'
     return Request(verb.method, base_url + path, headers, body)

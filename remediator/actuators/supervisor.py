@@ -130,13 +130,16 @@ class SupervisorActuator:
             now = await self.read(target)
         except EffectError:
             return None
-        renewed = now["pid"] != before.get("pid")
-        if call.verb == "stop":
-            return renewed or now["state"] not in ALIVE
-        if not now["pid"]:
+        alive = now["state"] in ALIVE
+        if call.verb == "stop" and not alive:
+            return True
+        if call.verb == "start" and not now["pid"]:
             return False
-        later = str(now["started_at"] or "") > str(before.get("started_at") or "")
-        return True if renewed or later else None
+        if "pid" not in before:
+            # It was not seen before the call either, so nothing says that this process is new.
+            return None
+        renewed = now["pid"] != before["pid"] or _later(now, before)
+        return renewed or (False if call.verb == "stop" else None)
 
     async def _stop(self, deadline: float) -> dict[str, Any]:
         already = await self._command("stopProcess", deadline, fine="not_running")
@@ -283,6 +286,10 @@ def _facts(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _moment(seconds: int) -> str | None:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat() if seconds else None
+
+
+def _later(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    return str(now["started_at"] or "") > str(before.get("started_at") or "")
 
 
 def _full_name(info: Mapping[str, Any]) -> str:

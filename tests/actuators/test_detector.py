@@ -26,6 +26,7 @@ from tests.actuators.server import (
 )
 
 TARGET = Target(name="detector-1")
+LOAD = {"draining": False, "inflight": 3, "queued": 2, "oldest_age_s": 0.5, "owner": None}
 WHO = {"owner": "run-1", "reason": "p95 over its objective"}
 SET = {"values": {"max_concurrency": 4}, "lease_s": 900, **WHO}
 
@@ -47,7 +48,13 @@ def paths(answers: dict[str, Behaviour]) -> Behaviour:
 
 def state(settings: dict[str, Any], **ready: Any) -> Behaviour:
     status = 200 if ready.get("ready", True) else 503
-    return paths({"/v1/settings": answer(200, settings), "/readyz": answer(status, ready)})
+    return paths(
+        {
+            "/v1/settings": answer(200, settings),
+            "/readyz": answer(status, ready),
+            "/v1/drain": answer(200, LOAD),
+        }
+    )
 
 
 @pytest.fixture
@@ -109,6 +116,14 @@ async def test_without_a_token_file_no_authorization_is_sent(client: httpx.Async
     async with serving(answer(200, {})) as server:
         await DetectorActuator(server.url, client=client).send(TARGET, call("canary", {}))
     assert "authorization" not in server.seen[0].headers
+
+
+async def test_without_a_key_none_is_sent_because_an_empty_one_is_refused(
+    client: httpx.AsyncClient,
+) -> None:
+    async with serving(answer(200, {})) as server:
+        await DetectorActuator(server.url, client=client).send(TARGET, Call("canary"))
+    assert "idempotency-key" not in server.seen[0].headers
 
 
 async def test_a_rotated_token_is_used_by_the_very_next_call(
@@ -183,10 +198,19 @@ async def test_a_call_that_makes_no_sense_is_permanent_and_never_sent(
     assert server.seen == []
 
 
-async def test_reading_merges_the_settings_and_the_readiness(client: httpx.AsyncClient) -> None:
+async def test_reading_merges_the_settings_the_readiness_and_the_load(
+    client: httpx.AsyncClient,
+) -> None:
     async with serving(state(document(), ready=False, draining=True)) as server:
         got = await DetectorActuator(server.url, client=client).read(TARGET)
-    assert got == {"settings": document(), "ready": {"ready": False, "draining": True}}
+    assert got["settings"] == document()
+    assert got["ready"] == {
+        "ready": False,
+        "draining": True,
+        "inflight": 3,
+        "queued": 2,
+        "oldest_age_s": 0.5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -194,11 +218,15 @@ async def test_reading_merges_the_settings_and_the_readiness(client: httpx.Async
     [hang, hang_up, cut(200), answer(500), answer(503, b"busy"), answer(200, b"[]")],
     ids=["hangs", "hangs up", "cut", "500", "503 text", "a list"],
 )
-@pytest.mark.parametrize("where", ["/v1/settings", "/readyz"])
+@pytest.mark.parametrize("where", ["/v1/settings", "/readyz", "/v1/drain"])
 async def test_half_a_read_is_no_read(
     client: httpx.AsyncClient, where: str, broken: Behaviour
 ) -> None:
-    good = {"/v1/settings": answer(200, document()), "/readyz": answer(200, {"ready": True})}
+    good = {
+        "/v1/settings": answer(200, document()),
+        "/readyz": answer(200, {"ready": True}),
+        "/v1/drain": answer(200, LOAD),
+    }
     async with serving(paths({**good, where: broken})) as server:
         actuator = DetectorActuator(server.url, client=client, read_timeout_s=0.3)
         with pytest.raises(TemporaryError):
@@ -239,32 +267,42 @@ async def test_probing_a_set_looks_for_our_value_under_our_name(
 
 
 @pytest.mark.parametrize(
-    ("verb", "args", "now", "draining", "applied"),
-    [
-        ("drain", {**WHO, "lease_s": 1}, FREE, True, True),
-        ("drain", {**WHO, "lease_s": 1}, FREE, False, False),
-        ("undrain", WHO, FREE, False, True),
-        ("undrain", WHO, FREE, True, False),
-        ("release", {"knob": "max_concurrency", **WHO}, FREE, False, True),
-        ("release", {"knob": "max_concurrency", **WHO}, held(4), False, False),
-        ("canary", {}, FREE, False, False),
-    ],
+    ("lease", "applied"), [(FREE, True), (held(4, owner="run-2"), True), (held(4), False)]
 )
-async def test_probing_the_other_verbs_looks_at_the_state_they_want(
-    client: httpx.AsyncClient,
-    *,
-    verb: str,
-    args: dict[str, Any],
-    now: Any,
-    draining: bool,
-    applied: bool,
+async def test_probing_a_release_looks_for_our_lease(
+    client: httpx.AsyncClient, *, lease: Any, applied: bool
 ) -> None:
-    async with serving(state(now, ready=not draining, draining=draining)) as server:
+    async with serving(state(lease)) as server:
         actuator = DetectorActuator(server.url, client=client)
-        assert await actuator.probe(TARGET, call(verb, args), {}) is applied
+        release = call("release", {"knob": "max_concurrency", **WHO})
+        assert await actuator.probe(TARGET, release, {}) is applied
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
+@pytest.mark.parametrize(
+    ("drain", "drained"),
+    [
+        ({"draining": True, "owner": "run-1"}, True),
+        ({"draining": True, "owner": "ann"}, False),
+        ({"draining": False, "owner": None}, False),
+    ],
+    ids=["by us", "by somebody else", "not at all"],
+)
+async def test_probing_a_drain_looks_for_our_drain(
+    client: httpx.AsyncClient, *, drain: dict[str, Any], drained: bool
+) -> None:
+    async with serving(paths({"/v1/drain": answer(200, drain)})) as server:
+        actuator = DetectorActuator(server.url, client=client)
+        assert await actuator.probe(TARGET, call("drain", WHO), {}) is drained
+        assert await actuator.probe(TARGET, call("undrain", WHO), {}) is not drained
+
+
+async def test_a_canary_is_always_worth_another_look(client: httpx.AsyncClient) -> None:
+    with closed_port() as url:
+        actuator = DetectorActuator(url, client=client)
+        assert await actuator.probe(TARGET, call("canary", {}), {}) is False
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"canary"}))
 async def test_nothing_can_be_told_of_a_detector_that_is_away(
     client: httpx.AsyncClient, verb: str
 ) -> None:

@@ -1,11 +1,11 @@
-"""Runs a real daemon on a free loopback port for the tests of this folder."""
+"""Runs a real daemon on a free loopback port for the tests of the adapters."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +19,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(argv: Sequence[str], folder: Path) -> Iterator[None]:
+def running(
+    argv: Sequence[str],
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[None]:
     """Run a program; it is gone afterwards, and what it said is in `folder/output`."""
     with (folder / "output").open("wb") as output:
-        daemon = subprocess.Popen(argv, stdout=output, stderr=output, cwd=folder)
+        daemon = subprocess.Popen(
+            argv, stdout=output, stderr=output, cwd=cwd or folder, env=environment
+        )
         try:
             yield
         finally:
