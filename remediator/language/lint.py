@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import timedelta
+from math import ceil
 
 from remediator.language import promql
 from remediator.language.finding import Finding, did_you_mean
@@ -170,14 +171,20 @@ class _Checker:
         if verify.window < written:
             message = f"shorter than the {format_duration(written)} that the query looks back"
             yield self._at(*where, "window", message=message, hint="leave it out")
-        if verify.window + verify.hold > verify.within:
-            needed = format_duration(verify.window + verify.hold)
-            window, hold = format_duration(verify.window), format_duration(verify.hold)
+        within = format_duration(verify.within)
+        if written > verify.within:
             message = (
-                f"a query over {window} that must hold for {hold} needs {needed}; this is less"
+                f"the query looks back {format_duration(written)}, longer than within {within}"
             )
-            hint = f"within: {needed} or more, or a shorter range in the query"
-            yield self._at(*where, "within", message=message, hint=hint)
+            yield self._at(
+                *where, "within", message=message, hint="a shorter range, or wait longer"
+            )
+        # Two measurements at least, and `for` between the first good one and the last.
+        needed = verify.every * max(1, ceil(verify.hold / verify.every))
+        if needed > verify.within:
+            held, every = format_duration(verify.hold), format_duration(verify.every)
+            message = f"measured every {every}, holding for {held} cannot be seen within {within}"
+            yield self._at(*where, message=message, hint="measure more often, or wait longer")
         if not _names_target(verify.query, self._root):
             message = f"{dotted(where)} does not say which target it measures"
             hint = 'add {instance="${{ target.instance }}"}'

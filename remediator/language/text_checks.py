@@ -91,7 +91,7 @@ def _check_template(
 
 def _above(text: TextField, known: Mapping[str, Node]) -> dict[str, Node]:
     names = list(known)
-    if text.path[0] == "vars":
+    if text.path[0] == "vars" and len(text.path) > 1 and text.path[1] in known:
         names = names[: names.index(str(text.path[1]))]
     return {name: known[name] for name in names}
 
