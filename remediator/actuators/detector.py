@@ -117,7 +117,7 @@ class DetectorActuator:
             )
         return body
 
-    async def probe(self, target: Target, call: Call, before: Mapping[str, Any]) -> bool | None:
+    async def probe(self, target: Target, call: Call, before: Mapping[str, Any]) -> bool | None:  # noqa: ARG002 - as read
         """Say whether `call` shows in the detector's state; None when it does not answer."""
         try:
             match call.verb:

@@ -59,7 +59,7 @@ def state(settings: dict[str, Any], **ready: Any) -> Behaviour:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=False) as client:
         yield client
 
 
