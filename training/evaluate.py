@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -74,16 +75,20 @@ def recording(model: YOLO, samples: Path) -> None:
     truth = json.loads((samples / "screen.json").read_text(encoding="utf-8"))["frames"]
     with av.open(str(samples / "screen.mp4")) as film:
         frames = [frame.to_ndarray(format="bgr24") for frame in film.decode(video=0)]
+    shown = Counter(told["shape"] for told in truth)
     for imgsz in (960, 640, 480, 320):
+        seen: Counter[str] = Counter()
         first = right = boxes = 0
         for image, told in zip(frames, truth, strict=True):
             hits = [iou(box, told["xyxy"]) >= MATCH for _, box in found(model, image, imgsz)]
             first += bool(hits) and hits[0]
             right += any(hits)
+            seen[told["shape"]] += any(hits)
             boxes += len(hits)
         print(
             f"recording at {imgsz}: cursor found in {right}/{len(frames)} frames, as the surest "
-            f"box in {first}; {boxes - right} boxes are no cursor"
+            f"box in {first}; {boxes - right} boxes are no cursor; "
+            + ", ".join(f"{kind} {seen[kind]}/{shown[kind]}" for kind in sorted(shown))
         )
 
 

@@ -20,6 +20,7 @@ from pages import Page, dashboard, form
 from screens import FIRST_TEST_SEED, photos
 from x_pointer import Display
 from x_screen import Screen, virtual_screen
+from xcursor import kind_of
 
 WIDTH, HEIGHT, FPS = 960, 540, 12
 BROWSER_SIZE = (640, HEIGHT)
@@ -70,8 +71,8 @@ def glide(frames: int) -> Iterator[tuple[int, int]]:
         yield round(x1 + (x2 - x1) * eased), round(y1 + (y2 - y1) * eased)
 
 
-def record(screen: Screen, out: Path, frames: int) -> list[dict[str, object]]:
-    """Move, grab and encode `frames` frames; return pointer and true box of each."""
+def record(screen: Screen, out: Path, frames: int, theme: str) -> list[dict[str, object]]:
+    """Move, grab and encode `frames` frames; return pointer, true box and shape of each."""
     told: list[dict[str, object]] = []
     positions = list(glide(frames))
     server = Display(screen.display)
@@ -86,8 +87,16 @@ def record(screen: Screen, out: Path, frames: int) -> list[dict[str, object]]:
         pictures = grabbed.decode(video=0)
         for number, position in enumerate(positions):
             picture = next(pictures).reformat(format="yuv420p")
-            box = server.shown().box(WIDTH, HEIGHT)
-            told.append({"frame": number, "pointer": position, "xyxy": box})
+            shown = server.shown()
+            box = shown.box(WIDTH, HEIGHT)
+            told.append(
+                {
+                    "frame": number,
+                    "pointer": position,
+                    "xyxy": box,
+                    "shape": kind_of(theme, shown.cursor),
+                }
+            )
             if number + 1 < frames:
                 screen.move(positions[number + 1])
             picture.pict_type = 0  # the grab says "intra" of every frame; let x264 choose
@@ -110,7 +119,7 @@ def main() -> None:
         screen.start("xterm", "-geometry", "52x21+642+0", "-e", "sh", "-c", SCROLLING_TEXT)
         screen.start("xcalc", "-geometry", "316x230+642+302")
         screen.start_browser(browser_page(), BROWSER_SIZE)
-        frames = record(screen, options.out, round(options.seconds * FPS))
+        frames = record(screen, options.out, round(options.seconds * FPS), theme)
     truth = {
         "width": WIDTH,
         "height": HEIGHT,

@@ -31,12 +31,11 @@ class _CursorImage(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Shown:
-    """What the X server shows: the bitmap, and the hot spot on the screen in pixels."""
+    """What the X server shows: the bitmap, and its hot spot on the screen in pixels."""
 
     cursor: Cursor
     x: int
     y: int
-    serial: int
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return x1, y1, x2, y2 of the visible cursor, clipped to a screen of that size."""
@@ -77,7 +76,8 @@ class Display:
         count = image.width * image.height
         packed = np.ctypeslib.as_array(image.pixels, (count,)).astype(np.uint32)
         rgba = packed.view(np.uint8).reshape(image.height, image.width, 4)[..., [2, 1, 0, 3]]
-        shown = Shown(Cursor(rgba, (image.x_hot, image.y_hot)), image.x, image.y, int(image.serial))
+        cursor = Cursor(rgba, (image.x_hot, image.y_hot))
+        shown = Shown(cursor, image.x, image.y)
         self._x11.XFree(pointer)
         return shown
 

@@ -81,6 +81,18 @@ def load(theme: str, kind: str) -> dict[int, Cursor]:
     return {}
 
 
+def kind_of(theme: str, shown: Cursor) -> str:
+    """Return the kind of a cursor that an X server shows, "other" if it is none of ours.
+
+    Programs need not name their cursors (Chromium does not), so the outlines are compared.
+    """
+    for kind in KINDS:
+        for cursor in load(theme, kind).values():
+            if np.array_equal(cursor.rgba[..., 3], shown.rgba[..., 3]):
+                return kind
+    return "other"
+
+
 def visible_box(rgba: np.ndarray) -> tuple[int, int, int, int]:
     """Return x1, y1, x2, y2 (exclusive) of the pixels that a person would call the cursor.
 
