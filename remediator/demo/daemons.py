@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 
 from remediator.demo.layout import USER, Site, StackError, shipped
 from remediator.demo.scaling import scale_durations
+from remediator.settings import Settings
 
 PROGRAM = "detector"
 PASSWORD_VARIABLE = "REMEDIATOR_SUPERVISOR_PASSWORD"  # noqa: S105 - the name of a variable
@@ -33,6 +34,21 @@ SCRAPES_IN_RANGE = 5
 # Prometheus tells Alertmanager that a firing alert ends four of these from now. Shorter, and a
 # pause of a few seconds on a loaded machine would resolve alerts that are still true.
 MIN_RESEND_S = 5
+
+
+# The controller's own times that follow the story, and the least they become, in seconds. A run's
+# lease and the Watchdog's silence also bound how long a loaded machine may stall, hence the floors.
+PACE_FLOORS_S = {
+    "hold_down_s": 3.0,
+    "reconcile_s": 2.0,
+    "review_s": 1.0,
+    "quiet_window_s": 5.0,
+    "absent_for_s": 10.0,
+    "evidence_max_age_s": 5.0,
+    "lease_s": 5.0,
+    "actions_per_s": 30.0,
+    "watchdog_within_s": 30.0,
+}
 
 
 def executable(part: str) -> str:
@@ -204,8 +220,19 @@ def controller_config(site: Site) -> dict[str, Any]:
         "playbooks": str(site.folder / "playbooks"),
         "webhook_token_file": str(site.secret("webhook")),
         "targets": {site.options.instance: target},
+        "scrape_s": site.options.scrape_s,
+        "evaluation_s": site.options.scrape_s,
+        **_pace(site.options.scale),
     }
     return _merged(config, site.options.controller)
+
+
+def _pace(scale: float) -> dict[str, float]:
+    """The controller's default times divided like everything else; none when nothing is scaled."""
+    if scale == 1:
+        return {}
+    fields = Settings.model_fields
+    return {name: max(floor, fields[name].default / scale) for name, floor in PACE_FLOORS_S.items()}
 
 
 def _scaled(source: Path, into: Path, site: Site) -> None:

@@ -23,6 +23,7 @@ from remediator.demo.children import marked
 from remediator.demo.daemons import write_files
 from remediator.demo.layout import PORTS, Site
 from remediator.demo.stack import Options, Stack, StackError, scale_durations, shipped
+from remediator.settings import load_settings
 
 STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")), "{port}")
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,6 +213,28 @@ def test_what_is_demonstrated_is_the_shipped_file_with_other_ports_and_times(sit
     assert detector["static_configs"] == [
         {"targets": ["127.0.0.1:20001"], "labels": {"instance": "detector-1"}}
     ]
+
+
+@pytest.mark.parametrize("scale", [1, 12])
+def test_the_controller_accepts_the_configuration_written_for_it(
+    tmp_path: Path, scale: float
+) -> None:
+    site = Site(
+        options=Options(
+            scale=scale, controller={"tick_s": 0.5, "targets": {"detector-1": {"job": "j"}}}
+        ),
+        folder=tmp_path,
+        socket=tmp_path / "s.sock",
+        ports={name: 20001 + offset for offset, name in enumerate(PORTS)},
+    )
+    write_files(site)
+    settings = load_settings(site.config("controller.yml"))
+    assert (settings.scrape_s, settings.tick_s) == (1.0, 0.5)
+    assert settings.hold_down_s == 60 / scale
+    target = settings.targets["detector-1"]
+    assert (target.url, target.job) == ("http://127.0.0.1:20001", "j")
+    assert target.supervisor
+    assert target.supervisor.socket == site.socket
 
 
 def test_supervisord_gets_the_detectors_environment_and_no_password(site: Site) -> None:
