@@ -21,11 +21,10 @@ from remediator.language.complaints import complaints
 from remediator.language.crossing import cross_check
 from remediator.language.finding import Finding
 from remediator.language.lint import check_meaning, with_windows
-from remediator.language.shape import dotted, texts_in
+from remediator.language.shape import texts_in
 from remediator.language.templates import templates_in
 from remediator.language.text_checks import check_texts
 from remediator.language.tree import MAX_BYTES, Node, read_tree
-from remediator.model.duration import parse_duration
 from remediator.model.playbook import Playbook
 from remediator.model.template import render_playbook, template_values
 
@@ -168,25 +167,11 @@ def _build(root: Node, targets: Collection[str]) -> tuple[Playbook | None, list[
         playbook = Playbook.model_validate(root.plain())
     except ValidationError as error:
         return None, findings + complaints(error, root)
-    except OverflowError:
-        return None, [*findings, *_beyond_time(root)]
     playbook = with_windows(playbook, root)
     findings += check_meaning(playbook, root, targets)
     if not any(finding.fatal for finding in findings):
         findings += _try_out(playbook, root)
     return playbook, findings
-
-
-def _beyond_time(root: Node) -> Iterator[Finding]:
-    """Find the duration that is longer than Python can count."""
-    for text in texts_in(root):
-        try:
-            parse_duration(text.node.value)
-        except OverflowError:
-            message = f"{dotted(text.path)}: longer than any time"
-            yield Finding(text.node.line, text.node.column, message, "write it like 30s or 5m")
-        except ValueError:
-            continue
 
 
 def _try_out(playbook: Playbook, root: Node) -> Iterator[Finding]:

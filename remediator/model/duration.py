@@ -36,7 +36,11 @@ def parse_duration(text: str) -> timedelta:
         msg = f"{text!r} is not a duration; write it like 30s, 5m or 1h30m"
         raise ValueError(msg)
     parts = match.groupdict(default="0")
-    return timedelta(milliseconds=sum(int(parts[unit]) * ms for unit, ms in _UNITS_MS.items()))
+    try:
+        return timedelta(milliseconds=sum(int(parts[unit]) * ms for unit, ms in _UNITS_MS.items()))
+    except OverflowError as error:
+        msg = f"{text!r} is longer than any time there is"
+        raise ValueError(msg) from error
 
 
 def format_duration(value: timedelta) -> str:

@@ -27,7 +27,7 @@ class TrustedText(str):
 
 def escape_promql(value: str) -> str:
     """Return `value` fit to stand between double quotes in PromQL."""
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("'", "\\'")
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _environment(*, promql: bool) -> ImmutableSandboxedEnvironment:
