@@ -20,6 +20,9 @@ MARK = "REMEDIATOR_STACK"
 
 POLL_S = 0.05
 
+LISTEN = "0A"
+"""The state of a listening socket in the kernel's table."""
+
 
 def wait_until(done: Callable[[], bool], seconds: float) -> bool:
     """Ask ``done`` until it is true or ``seconds`` have passed; says which."""
@@ -105,6 +108,26 @@ def marked(mark: str) -> list[int]:
             if wanted in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return [pid for pid in found if pid != os.getpid()]
+
+
+def listens(pids: Sequence[int], port: int) -> bool:
+    """Whether one of these processes listens on a loopback port; true where there is no /proc.
+
+    Columns of the table: https://docs.kernel.org/networking/proc_net_tcp.html
+    """
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        return True
+    rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    here = {row[9] for row in rows if row[3] == LISTEN and row[1].endswith(f":{port:04X}")}
+    wanted = {f"socket:[{inode}]" for inode in here}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if str(descriptor.readlink()) in wanted:
+                        return True
+    return False
 
 
 def send(pids: Sequence[int], number: signal.Signals) -> None:

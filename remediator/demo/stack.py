@@ -29,7 +29,7 @@ from typing import Any, Self
 import httpx
 
 from remediator.demo import daemons
-from remediator.demo.children import Child, end_marked, marked, send, tail, wait_until
+from remediator.demo.children import Child, end_marked, listens, marked, send, tail, wait_until
 from remediator.demo.layout import (
     PARTS,
     PORTS,
@@ -49,6 +49,11 @@ GRACE_S = 8.0
 
 ATTEMPTS = 3
 """How often a start is tried when somebody else took one of the ports in between."""
+
+PORT_RANGE = range(20000, 32000)
+"""Where ports are drawn from; Linux hands out 32768 and up, macOS 49152 and up."""
+
+DRAWS = 100
 
 READY = {"alertmanager": "/-/ready", "prometheus": "/-/ready", "controller": "/readyz"}
 
@@ -318,7 +323,7 @@ class Stack:
             self._await(part, self.supervisor.running, self._died(part))
             self._await_detector()
         else:
-            self._await(part, lambda: _ready(self.url(part) + READY[part]), self._died(part))
+            self._await(part, lambda: self._answers(part, READY[part]), self._died(part))
 
     def _await_detector(self) -> None:
         def fatal() -> str | None:
@@ -329,13 +334,18 @@ class Stack:
                     return f"supervisord gave up on it: {info['spawnerr'] or info['description']}"
             return self._died("supervisord")()
 
-        ready = self.url("detector") + self.options.detector_ready
-        self._await("detector", lambda: _ready(ready), fatal)
+        path = self.options.detector_ready
+        self._await("detector", lambda: self._answers("detector", path), fatal)
+
+    def _answers(self, part: str, path: str) -> bool:
+        """Whether a part says it is ready, and it is our part that says so."""
+        if not _ready(self.url(part) + path):
+            return False
+        return listens(marked(self.mark), self.site.ports[part])
 
     def _await(self, part: str, ready: Callable[[], bool], fatal: Callable[[], str | None]) -> None:
         end = time.monotonic() + self.options.deadline_s
         why: str | None = None
-        # The fault is asked for first: another program may be the one that answers on a lost port.
         while not (why := fatal()) and time.monotonic() < end:
             if wait_until(ready, 0.2):
                 return
@@ -386,10 +396,23 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _reserve() -> socket.socket:
-    """A free loopback port, held by being bound but not listened on."""
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    held.bind(("127.0.0.1", 0))
-    return held
+    """A free loopback port, held by being bound but not listened on.
+
+    It is drawn from below the range the system hands out by itself, so that between our letting go
+    of it and its owner's binding it, which takes a detector seconds, no stranger is given it.
+
+    Raises:
+        StackError: no free one was found.
+    """
+    for _ in range(DRAWS):
+        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            held.bind(("127.0.0.1", secrets.choice(PORT_RANGE)))
+        except OSError:
+            held.close()
+        else:
+            return held
+    raise StackError(f"no free port between {PORT_RANGE.start} and {PORT_RANGE.stop}")
 
 
 def _ready(url: str) -> bool:

@@ -75,11 +75,11 @@ def _slot(plan: Playbook, facts: Facts) -> Denied | None:
     if acting.priority > plan.priority:
         return Denied(
             Reason.SUPERSEDED,
-            f"run {acting.id} ({acting.playbook}, priority {acting.priority}) tells the story of "
+            f"run R{acting.id} ({acting.playbook}, priority {acting.priority}) tells the story of "
             f"this target",
             evidence,
         )
-    return Denied(Reason.BUSY, f"run {acting.id} ({acting.playbook}) acts on the target", evidence)
+    return Denied(Reason.BUSY, f"run R{acting.id} ({acting.playbook}) acts on the target", evidence)
 
 
 def _cooldown(guard: CooldownGuard, facts: Facts) -> Denied | None:

@@ -79,7 +79,7 @@ class Reconciler:
         )
         for run in claimed:
             self.driving[run.id] = run.epoch
-            drive = asyncio.create_task(self._drive(run), name=f"run {run.id}")
+            drive = asyncio.create_task(self._drive(run), name=f"run R{run.id}")
             # Kept until it ends: shutdown waits for it (`close`).
             self._drives.add(drive)
             drive.add_done_callback(self._drives.discard)
@@ -132,7 +132,7 @@ class Reconciler:
                 "values": {change.knob: value},
                 "lease_s": change.lease_s,
                 "owner": OWNER,
-                "reason": f"run {change.run_id} ({change.playbook}): still needed",
+                "reason": f"run R{change.run_id} ({change.playbook}): still needed",
             },
             # Taking the renewal raised the count: the key names this renewal and no other.
             idempotency_key=f"change-{change.id}/renew/{change.renewals + 1}",

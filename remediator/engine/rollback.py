@@ -62,7 +62,7 @@ ROLLBACK_RETRIES = 5
 
 def _undo(row: StepRow, call: str) -> Send:
     undo: dict[str, Any] = row.undo or {}
-    args = {"owner": OWNER, "reason": f"run {row.run_id} takes {row.call} back", **undo["args"]}
+    args = {"owner": OWNER, "reason": f"run R{row.run_id} takes {row.call} back", **undo["args"]}
     return Send(
         call=call,
         role=undo.get("role", SETTINGS),

@@ -86,7 +86,7 @@ def set_knob(
             "values": {knob: value},
             "lease_s": lease.total_seconds(),
             "owner": OWNER,
-            "reason": f"run {progress.run.id} ({progress.plan.name}): {why}",
+            "reason": f"run R{progress.run.id} ({progress.plan.name}): {why}",
             "if_generation": document.get("generation"),
             **revert_pace(progress.plan),
         },

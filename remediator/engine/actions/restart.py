@@ -221,4 +221,4 @@ def _undrained(progress: Progress, _step: RestartStep) -> Move | None:
 
 
 def _reason(progress: Progress) -> str:
-    return f"run {progress.run.id} ({progress.plan.name})"
+    return f"run R{progress.run.id} ({progress.plan.name})"

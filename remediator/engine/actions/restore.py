@@ -32,7 +32,7 @@ def next_move(progress: Progress) -> Move:
         reached = change is not None and change.value == change.base
         return Done(Verdict.IMPROVED if reached else None, f"the change is {state}")
     if change.state != changes.RESTORING or change.restore is None:
-        return Failed(None, f"run {change.run_id} took the change over")
+        return Failed(None, f"run R{change.run_id} took the change over")
     if progress.alert_since is not None:
         return Failed(None, "the alert fires again: the value stays", roll_back=False)
     iteration = len(progress.iterations(CALL))
@@ -82,7 +82,7 @@ def _give_back(
     value = step_back(change.value, base=change.base, step=step)
     last = value == change.base
     why = f"healthy: {change.knob} {change.value:g} -> {value:g} (base {change.base:g})"
-    common = {"owner": OWNER, "reason": f"run {progress.run.id}: {why}"}
+    common = {"owner": OWNER, "reason": f"run R{progress.run.id}: {why}"}
     number: float | int = int(value) if value.is_integer() else value
     return Send(
         call=CALL,
