@@ -22,7 +22,7 @@ from remediator.demo import stack as stack_module
 from remediator.demo.children import marked
 from remediator.demo.daemons import write_files
 from remediator.demo.layout import PORTS, Site
-from remediator.demo.stack import Options, Stack, StackError, scale_durations, shipped
+from remediator.demo.stack import Options, Stack, StackError, shipped
 from remediator.settings import load_settings
 
 STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")), "{port}")
@@ -60,12 +60,18 @@ class Receiver:
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, dict]] = []
-        posts = self.posts
+        self.gets = 0
+        posts, outer = self.posts, self
 
         class Keeps(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 posts.append((self.headers.get("Authorization", ""), json.loads(body)))
+                self.send_response(200)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                outer.gets += 1
                 self.send_response(200)
                 self.end_headers()
 
@@ -98,62 +104,6 @@ def receiver() -> Iterator[Receiver]:
     receiver = Receiver()
     yield receiver
     receiver.close()
-
-
-# --- durations --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("for: 5m", "for: 30s"),
-        ("  - cooldown: 1h30m", "  - cooldown: 540s"),
-        (
-            "budget: {runs: 6, per: 10m, scope: target}",
-            "budget: {runs: 6, per: 60s, scope: target}",
-        ),
-        ('within: "2m" # a comment', 'within: "12s" # a comment'),
-        ("for: 7s", "for: 1s"),
-        ("restart: {ready_within: 90s}", "restart: {ready_within: 90s}"),
-        ("timeout: 30s", "timeout: 30s"),
-        ("group_wait: 0s", "group_wait: 0s"),
-        ("every: 500ms", "every: 1s"),
-        ("expr: rate(x[1m]) > 0.25", "expr: rate(x[6s]) > 0.25"),
-        ("query: max_over_time(rate(x[5m])[1h:1m])", "query: max_over_time(rate(x[30s])[360s:6s])"),
-        ("expr: x offset 10m", "expr: x offset 60s"),
-        ("max: 10", "max: 10"),
-        ("summary: busy for 5m, or longer", "summary: busy for 5m, or longer"),
-        ("image: name:5m-slim", "image: name:5m-slim"),
-    ],
-)
-def test_a_duration_is_divided_and_nothing_else_is_touched(before: str, after: str) -> None:
-    assert scale_durations(before, 10) == after
-
-
-def test_a_factor_of_one_changes_no_byte() -> None:
-    text = (ROOT / "rules" / "detector.yml").read_text()
-    assert scale_durations(text, 1) == text
-
-
-def test_a_range_keeps_room_for_several_scrapes() -> None:
-    assert scale_durations("expr: rate(x[1m])", 60, range_floor_s=5) == "expr: rate(x[5s])"
-
-
-@pytest.mark.parametrize("factor", [0, -3])
-def test_a_factor_that_cannot_divide_is_refused(factor: float) -> None:
-    with pytest.raises(ValueError, match="above 0"):
-        scale_durations("for: 1m", factor)
-
-
-def test_scaled_rules_have_the_same_alerts_on_the_same_lines() -> None:
-    text = (ROOT / "rules" / "detector.yml").read_text()
-    scaled = scale_durations(text, 12)
-    assert len(scaled.splitlines()) == len(text.splitlines())
-    rules = YAML(typ="safe").load(scaled)["groups"][0]["rules"]
-    assert {rule["alert"]: rule["for"] for rule in rules} == {
-        "DetectorSlow": "3s",
-        "DetectorDown": "5s",
-    }
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -369,6 +319,21 @@ def test_a_part_that_does_not_start_is_named_with_the_end_of_its_log() -> None:
     with pytest.raises(StackError, match=r"(?s)detector did not start.*no weights at /nowhere"):
         stack.start()
     assert marked(stack.mark) == []
+
+
+@pytest.mark.real
+def test_a_stranger_who_answers_on_our_port_is_not_taken_for_our_part(receiver: Receiver) -> None:
+    broken = (sys.executable, "-c", "import signal; signal.pause()")
+    wanted = Options(
+        parts=("supervisord",),
+        detector_command=broken,
+        detector_stop_s=1,
+        deadline_s=3,
+        ports={"detector": receiver.server.server_address[1]},
+    )
+    with pytest.raises(StackError, match="not ready within 3 s"):
+        Stack(wanted).start()
+    assert receiver.gets > 0, "the stranger was asked, and answered"
 
 
 @pytest.mark.real
