@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,18 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, event, make_url, text
+from alembic.util.exc import CommandError
+from sqlalchemy import (
+    URL,
+    Connection,
+    CursorResult,
+    Engine,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from remediator.clock import Clock, system_clock
@@ -29,6 +41,15 @@ T = TypeVar("T")
 
 # How long a writer waits for another process's transaction before it says "unavailable".
 BUSY_TIMEOUT_S = 5.0
+POLL_S = 0.02
+# What SQLite says, and what to do about it. A damaged file is never touched.
+_HINTS = {
+    "unable to open": "its folder must exist and be writable",
+    "readonly": "the file and its folder must be writable",
+    "not a database": "move that file away, or name another",
+    "malformed": "move that file away and restore a backup, or name another",
+    "locked": "another program holds it; end that one first",
+}
 
 
 @dataclass(frozen=True)
@@ -53,13 +74,21 @@ class Database:
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://...`.
         clock: what SQLite's clock is; a test passes a value it moves by hand.
+        busy_timeout_s: how long a SQLite writer waits for another process, in seconds.
+
+    Raises:
+        ConfigurationError: the url names nothing that a journal can be kept in.
     """
 
-    def __init__(self, url: str, *, clock: Clock = system_clock) -> None:
-        self.url = url
+    def __init__(
+        self, url: str, *, clock: Clock = system_clock, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> None:
+        parsed = _parse(url)
+        # What people read: without the password.
+        self.url = parsed.render_as_string(hide_password=True)
         self._clock = clock
-        self._sqlite = make_url(url).get_backend_name() == "sqlite"
-        self._engine = _create_engine(url)
+        self._sqlite = parsed.get_backend_name() == "sqlite"
+        self._engine = _create_engine(parsed, busy_timeout_s=busy_timeout_s)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-read")
 
@@ -77,11 +106,26 @@ class Database:
                 self._engine.connect() as connection,
                 connection.execution_options(writes=True).begin(),
             ):
+                self._refuse_foreign(connection)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except SQLAlchemyError as error:
-            msg = f"the journal {self.url} cannot be opened: {_reason(error)}"
-            raise ConfigurationError(msg) from error
+            raise ConfigurationError(
+                f"the journal {self.url} cannot be opened: {_with_hint(_reason(error))}"
+            ) from error
+        except CommandError as error:
+            raise ConfigurationError(
+                f"the journal {self.url} was written by another version: {error}; "
+                f"upgrade this one, or name another journal"
+            ) from error
+
+    def _refuse_foreign(self, connection: Connection) -> None:
+        tables = inspect(connection).get_table_names()
+        if tables and "alembic_version" not in tables:
+            raise ConfigurationError(
+                f"the journal {self.url} is the database of something else (it has a table "
+                f"{min(tables)!r}); name another one"
+            )
 
     async def write(self, body: Body[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `body` as one transaction that may write; it is durable when this returns.
@@ -153,18 +197,43 @@ def inserted_id(result: CursorResult[Any]) -> int:
     return int(key[0])
 
 
-def _create_engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        raise ConfigurationError(
+            f"database {url!r} is not an address; write it like sqlite:////var/lib/remediator.db"
+        ) from error
+    if parsed.drivername == "postgresql+psycopg":
+        return parsed
+    if parsed.get_backend_name() != "sqlite":
+        raise ConfigurationError(
+            f"database {parsed.drivername}://... is not supported: use sqlite:///PATH, or "
+            f"postgresql+psycopg://... for several replicas"
+        )
+    if parsed.database in {None, "", ":memory:"}:
+        # Every connection would get an empty database of its own, gone with the process.
+        raise ConfigurationError("a journal in memory is none: give a file, sqlite:///PATH")
+    return parsed
+
+
+def _create_engine(url: URL, *, busy_timeout_s: float) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ImportError as error:
+            raise ConfigurationError(
+                "PostgreSQL needs its driver: pip install 'remediator[postgres]'"
+            ) from error
     engine = create_engine(
-        url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+        url, connect_args={"timeout": busy_timeout_s, "check_same_thread": False}
     )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
         # We begin transactions ourselves (below); sqlite3 must not do it behind our back.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        _enter_wal(connection, within_s=busy_timeout_s)
         # FULL: an acknowledged webhook survives a power cut, not only a kill (notes, durable).
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -175,6 +244,29 @@ def _create_engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _enter_wal(connection: sqlite3.Connection, *, within_s: float) -> None:
+    """Switch a new file to its write-ahead log; of two processes one has to wait.
+
+    SQLite does not wait by itself here, whatever its busy timeout: the switch needs the file alone.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
+        else:
+            return
+
+
+def _with_hint(reason: str) -> str:
+    found = (hint for said, hint in _HINTS.items() if said in reason)
+    return "; ".join([reason, *found])
 
 
 def _reason(error: SQLAlchemyError) -> str:

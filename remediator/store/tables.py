@@ -29,16 +29,24 @@ from sqlalchemy import (
     text,
 )
 
+# The first and the last whole second that a datetime in UTC can be.
+EARLIEST_S = -62135596800.0
+LATEST_S = 253402300799.0
+
 
 class Moment(TypeDecorator[datetime]):
-    """An aware UTC time, stored as seconds since the epoch so that both databases compare it."""
+    """An aware UTC time, stored as seconds since the epoch so that both databases compare it.
+
+    A time beyond what UTC can say (year 1 east of Greenwich, the last microsecond of 9999) is
+    stored as the nearest that can be read back: one such row would stop every reader.
+    """
 
     impl = Double
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> Any:
         """Turn a time into seconds."""
-        return None if value is None else value.timestamp()
+        return None if value is None else min(max(value.timestamp(), EARLIEST_S), LATEST_S)
 
     def process_result_value(self, value: Any, _dialect: Dialect) -> datetime | None:
         """Turn seconds into a time."""
@@ -76,7 +84,7 @@ alerts = Table(
     Column("last_seen_at", Moment, nullable=False),
     Column("seen", Integer, nullable=False, default=1),
     Column("source", String(16), nullable=False),  # webhook | reconcile
-    Column("delivery_id", Integer, ForeignKey("deliveries.id", ondelete="SET NULL")),
+    Column("delivery_id", Integer, ForeignKey("deliveries.id", ondelete="SET NULL"), index=True),
     Column("review_at", Moment),  # when dispatch looks at it (again); NULL = no need
     Index(
         "one_firing_episode",
@@ -85,7 +93,7 @@ alerts = Table(
         sqlite_where=text("firing"),
         postgresql_where=text("firing"),
     ),
-    Index("alerts_to_review", "firing", "review_at"),
+    Index("alerts_to_review", "review_at"),
 )
 
 playbooks = Table(
@@ -108,7 +116,7 @@ runs = Table(
     Column("mode", String(16), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("target", Text, nullable=False),
-    Column("alert_id", Integer, ForeignKey("alerts.id", ondelete="SET NULL")),
+    Column("alert_id", Integer, ForeignKey("alerts.id", ondelete="SET NULL"), index=True),
     Column("parent_id", Integer),  # the run that escalated to this one
     Column("change_id", Integer),  # the change that a restore gives back
     Column("state", String(16), nullable=False),
@@ -149,7 +157,7 @@ decisions = Table(
     Column("reason", String(32), nullable=False),
     Column("detail", Text, nullable=False, default=""),
     Column("evidence", JSON, nullable=False),
-    Column("run_id", Integer, ForeignKey("runs.id", ondelete="SET NULL")),
+    Column("run_id", Integer, ForeignKey("runs.id", ondelete="SET NULL"), index=True),
     Column("first_at", Moment, nullable=False, index=True),
     Column("last_at", Moment, nullable=False),
     Column("count", Integer, nullable=False, default=1),

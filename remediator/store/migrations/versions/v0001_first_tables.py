@@ -131,7 +131,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["delivery_id"], ["deliveries.id"], ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("alerts_to_review", "alerts", ["firing", "review_at"], unique=False)
+    op.create_index("alerts_to_review", "alerts", ["review_at"], unique=False)
+    op.create_index(op.f("ix_alerts_delivery_id"), "alerts", ["delivery_id"], unique=False)
     op.create_index(op.f("ix_alerts_fingerprint"), "alerts", ["fingerprint"], unique=False)
     op.create_index(
         "one_firing_episode",
@@ -173,6 +174,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["alert_id"], ["alerts.id"], ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index(op.f("ix_runs_alert_id"), "runs", ["alert_id"], unique=False)
     op.create_index(op.f("ix_runs_opened_at"), "runs", ["opened_at"], unique=False)
     op.create_index(
         "one_acting_run",
@@ -203,6 +205,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_decisions_alert_id"), "decisions", ["alert_id"], unique=False)
     op.create_index(op.f("ix_decisions_first_at"), "decisions", ["first_at"], unique=False)
+    op.create_index(op.f("ix_decisions_run_id"), "decisions", ["run_id"], unique=False)
     op.create_table(
         "measurements",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -254,6 +257,7 @@ def downgrade() -> None:
     op.drop_table("steps")
     op.drop_index("measurements_of_run", table_name="measurements")
     op.drop_table("measurements")
+    op.drop_index(op.f("ix_decisions_run_id"), table_name="decisions")
     op.drop_index(op.f("ix_decisions_first_at"), table_name="decisions")
     op.drop_index(op.f("ix_decisions_alert_id"), table_name="decisions")
     op.drop_table("decisions")
@@ -265,6 +269,7 @@ def downgrade() -> None:
         postgresql_where=sa.text("holds_slot"),
     )
     op.drop_index(op.f("ix_runs_opened_at"), table_name="runs")
+    op.drop_index(op.f("ix_runs_alert_id"), table_name="runs")
     op.drop_table("runs")
     op.drop_index(
         "one_firing_episode",
@@ -273,6 +278,7 @@ def downgrade() -> None:
         postgresql_where=sa.text("firing"),
     )
     op.drop_index(op.f("ix_alerts_fingerprint"), table_name="alerts")
+    op.drop_index(op.f("ix_alerts_delivery_id"), table_name="alerts")
     op.drop_index("alerts_to_review", table_name="alerts")
     op.drop_table("alerts")
     op.drop_table("signs")
