@@ -8,6 +8,7 @@ ending, so the process then leaves without it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ import sys
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from detector_service.app import build, open_default
 from detector_service.backends.yolo import require_checkpoint
@@ -27,8 +29,9 @@ from detector_service.tunables import StateFile
 
 log = logging.getLogger("detector_service")
 
+CRASHED = 1
 REFUSED = 2
-MAX_GRACE_S = 25
+GRACE_S = 25  # supervisors commonly kill after 30; requests end by their own deadline before
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,49 +65,62 @@ def _serve(settings: Settings) -> int:
     for name in unknown_variables(dict(os.environ)):
         log.warning("%s is no setting of this service; is it misspelt?", name)
     require_checkpoint(settings.model)
-    listener = _listen(settings)
-    host, port = listener.getsockname()[:2]
-    settings = settings.model_copy(update={"port": port})
-    file = StateFile(settings.folder)
-    file.hold()
-    app = build(
-        settings,
-        file,
-        open_default(settings, settings.folder / "ultralytics"),
-        instance=settings.instance or f"{host}:{port}",
-    )
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(_listen(settings))
+        host, port = listener.getsockname()[:2]
+        settings = settings.model_copy(update={"port": port})
+        file = StateFile(settings.folder)
+        held.callback(os.close, file.hold())
+        app = build(
+            settings,
+            file,
+            open_default(settings, settings.folder / "ultralytics"),
+            instance=settings.instance or f"{host}:{port}",
+        )
+        log.info("listening on http://%s:%d, state in %s", host, port, settings.folder)
+        return _run(app, listener)
+
+
+def _run(app: FastAPI, listener: socket.socket) -> int:
     parts: Parts = app.state.parts
-    deadline_s = parts.document.values["deadline_s"]
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            lifespan="on",  # so that a background failure is logged, not swallowed
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=int(min(deadline_s + 1, MAX_GRACE_S)),
+            timeout_graceful_shutdown=GRACE_S,
         )
     )
     parts.end = lambda: setattr(server, "should_exit", True)
     # uvicorn raises the signal again once it is down; this turns it into an ordinary end.
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    log.info("listening on http://%s:%d, state in %s", host, port, settings.folder)
     try:
         server.run(sockets=[listener])
     finally:
         _end(parts)
-    return REFUSED
+    return CRASHED  # no signal and no reason given: something in the background failed
 
 
 def _listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise _deaf(settings, exc) from exc
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
     except OSError as exc:
-        words = f"cannot listen on {settings.host}:{settings.port}: {exc.strerror or exc}"
-        raise StartError(words) from exc
+        listener.close()
+        raise _deaf(settings, exc) from exc
     return listener
+
+
+def _deaf(settings: Settings, exc: OSError) -> StartError:
+    words = f"cannot listen on {settings.host}:{settings.port}: {exc.strerror or exc}"
+    return StartError(words)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

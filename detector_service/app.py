@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 STOP_DEVICE_S = 3.0
+STOP_SAMPLER_S = 0.5
 
 OpenBackend = Callable[[], Backend]
 
@@ -127,15 +129,29 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     sampler = Sampler(parts.telemetry, parts.batcher.busy_seconds)
     parts.batcher.start()
     sampler.start()
-    async with asyncio.TaskGroup() as group:
-        background = [group.create_task(_watch_device(parts)), group.create_task(_tick(parts))]
-        yield
-        parts.stopping = True
-        for running in background:
-            running.cancel()
-    sampler.stop(STOP_DEVICE_S)
-    parts.batcher.stop(STOP_DEVICE_S)
-    parts.decoders.shutdown(wait=False, cancel_futures=True)
+    try:
+        async with asyncio.TaskGroup() as group:
+            vital = (_watch_device(parts), _tick(parts))
+            background = [group.create_task(_or_end(parts, work)) for work in vital]
+            yield
+            parts.stopping = True
+            for running in background:
+                running.cancel()
+    finally:
+        sampler.stop(STOP_SAMPLER_S)
+        parts.batcher.stop(STOP_DEVICE_S)
+        parts.decoders.shutdown(wait=False, cancel_futures=True)
+
+
+async def _or_end(parts: Parts, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``; if it ends by itself, so does the server.
+
+    Serving on without the clock would keep a lapsed lease for ever, and nobody would notice.
+    """
+    try:
+        await work
+    finally:
+        parts.end()
 
 
 async def _watch_device(parts: Parts) -> None:
@@ -144,7 +160,6 @@ async def _watch_device(parts: Parts) -> None:
         info = await asyncio.wrap_future(parts.batcher.opened)
     except DetectorError as exc:
         parts.failure = exc
-        parts.end()
         return
     _show_model(parts.telemetry, info)
     seen = await parts.canary.look()

@@ -105,7 +105,7 @@ def read_settings(**told: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in told.items() if value is not None})
     except ValidationError as exc:
-        lines = (f"{PREFIX}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        lines = (f"{PREFIX}{_variable(e['loc'])}: {e['msg']}" for e in exc.errors())
         raise StartError("; ".join(line[:200] for line in lines)) from exc
     if not is_loopback(settings.host) and settings.control_token() is None:
         raise StartError(
@@ -113,6 +113,10 @@ def read_settings(**told: Any) -> Settings:
             f"it could change settings; set {PREFIX}TOKEN or {PREFIX}TOKEN_FILE"
         )
     return settings
+
+
+def _variable(where: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in where).upper()
 
 
 def is_loopback(host: str) -> bool:

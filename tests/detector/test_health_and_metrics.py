@@ -140,6 +140,24 @@ async def test_a_model_that_cannot_be_opened_asks_the_server_to_end(tmp_path: Pa
     assert str(parts.failure) == "there is no model"
 
 
+async def test_a_clock_that_fails_ends_the_server_rather_than_keeping_leases_for_ever(
+    tmp_path: Path,
+) -> None:
+    app, _, _ = toy_app(tmp_path)
+    parts, asked = app.state.parts, []
+
+    def broken() -> bool:
+        raise ZeroDivisionError
+
+    parts.store.tick = broken
+    parts.end = lambda: asked.append(True)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with app.router.lifespan_context(app):
+            await until(lambda: False)
+    assert caught.group_contains(ZeroDivisionError)
+    assert asked
+
+
 @pytest.mark.parametrize(
     ("other", "expected"),
     [
