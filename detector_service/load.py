@@ -110,6 +110,8 @@ class Generator:
                     await stop.wait()
             for running in (sending, telling, *self._inflight):
                 running.cancel()
+        if self._now.offered:  # the last second was cut short, and is told all the same
+            self._tell()
 
     async def _send_for_ever(self, group: asyncio.TaskGroup) -> None:
         due = time.monotonic()
@@ -167,12 +169,16 @@ class Generator:
 
     async def _tell_for_ever(self) -> None:
         started = time.monotonic()
-        for number in itertools.count(1):
-            await asyncio.sleep(started + number - time.monotonic())
-            done, self._now = self._now, Second()
-            line = {"at": round(time.time(), 3), "second": number, "rate": self._rate}
-            self.lines.append(line | done.line())
-            _say(self.lines[-1])
+        while True:
+            await asyncio.sleep(started + len(self.lines) + 1 - time.monotonic())
+            self._tell()
+
+    def _tell(self) -> None:
+        done, self._now = self._now, Second()
+        number = len(self.lines) + 1
+        line = {"at": round(time.time(), 3), "second": number, "rate": self._rate}
+        self.lines.append(line | done.line())
+        _say(self.lines[-1])
 
 
 def read_frames(video: Path, *, most: int = 48) -> list[bytes]:
