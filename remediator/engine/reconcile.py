@@ -169,12 +169,18 @@ class Reconciler:
             await self.db.write(_tell_blind)
 
     async def forget(self) -> None:
-        """Delete what ended longer ago than the retention."""
-        await self.db.write(retention.forget, older_than=self.runner.pace.retention)
+        """Delete what ended longer ago than the retention, in bites that hold up no writer."""
+        while await self.db.write(retention.forget, older_than=self.runner.pace.retention):
+            log.info("forgot old stories")
 
     async def playbooks_changed(self) -> None:
         """Look at every firing alert again: a playbook may have come that knows it."""
         await self.db.write(alerts.review_all_firing)
+
+    async def idle(self) -> None:
+        """Wait until every run that is driven now waits as a row, or has ended."""
+        while self._drives:
+            await asyncio.wait(set(self._drives))
 
     async def close(self) -> None:
         """Let go: wait for calls in flight to be recorded, then hand the runs to others."""

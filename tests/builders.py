@@ -1,0 +1,498 @@
+"""Small values for tests, and a `World`: the controller wired as `app.build` does, on fake ports.
+
+`an_alert()`, `a_throttle()`, `a_restart()`... return valid things whose parts can be replaced.
+`World.settle()` moves the clock from one moment at which something is due to the next, so that
+hours of a story pass in a second and nothing sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import case, func, select
+
+from remediator.actuators.observed import ObservedActuator
+from remediator.engine import intake
+from remediator.engine.admission import Admission
+from remediator.engine.moves import PROCESS, SETTINGS
+from remediator.engine.ports import Actuator
+from remediator.engine.reconcile import Reconciler
+from remediator.engine.runner import Runner
+from remediator.model.alert import Alert
+from remediator.model.effect import Call
+from remediator.model.pace import Pace
+from remediator.model.playbook import Mode, Pinned, Playbook
+from remediator.model.run import Run, RunKind, StepRow
+from remediator.model.target import Inventory, Target
+from remediator.store import controls, queries, runs, steps
+from remediator.store.database import Database, Tx
+from remediator.store.tables import Moment, alerts, changes, decisions, notifications
+from remediator.store.tables import runs as runs_table
+from remediator.store.tables import steps as steps_table
+from remediator.telemetry import Metrics
+from tests.fakes import (
+    DiedError,
+    FakeClock,
+    FakeDetector,
+    FakeMetrics,
+    FakeNotifier,
+    FakeProcess,
+)
+
+GPU1, GPU2 = "gpu-1", "gpu-2"
+# One target's name and its instance label, as alerts carry it.
+INSTANCE = {GPU1: "127.0.0.1:7861", GPU2: "127.0.0.1:7862"}
+
+
+def an_alert(
+    name: str = "Slow",
+    target: str = GPU1,
+    *,
+    firing: bool = True,
+    starts_at: datetime | None = None,
+    ends_at: datetime | None = None,
+    **labels: str,
+) -> Alert:
+    """Return an alert about a target, as Alertmanager would send it."""
+    label_set = {"alertname": name, "instance": INSTANCE.get(target, target), **labels}
+    fingerprint = sha256(repr(sorted(label_set.items())).encode()).hexdigest()[:16]
+    return Alert(
+        fingerprint=fingerprint,
+        firing=firing,
+        labels=label_set,
+        starts_at=starts_at,
+        ends_at=ends_at,
+    )
+
+
+def a_playbook(**changed: Any) -> dict[str, Any]:
+    """Return a playbook document that matches the alert `Slow` and does one thing: notify."""
+    document: dict[str, Any] = {
+        "apiVersion": "remediator/v1",
+        "name": "tell",
+        "mode": "auto",
+        "on": {"alerts": ['alertname="Slow"']},
+        "target": "${{ alert.labels.instance }}",
+        "steps": [{"notify": {"message": "it is slow"}}],
+    }
+    return {**document, **changed}
+
+
+def throttle_step(**changed: Any) -> dict[str, Any]:
+    """Return a throttle step on `p95`, objective 0.25 s, over one minute."""
+    throttle = {"signal": "p95", "objective": 0.25, "min": 1, "max": 10, "window": "60s", **changed}
+    return {
+        "throttle": throttle,
+        "lease": "15m",
+        "verify": {
+            "query": "p95",
+            "below": 0.25,
+            "within": "2m",
+            "for": "30s",
+            "every": "15s",
+            "window": "60s",
+        },
+    }
+
+
+def a_throttle(
+    *, knobs: dict[str, Any] | None = None, step: dict[str, Any] | None = None, **changed: Any
+) -> dict[str, Any]:
+    """Return a playbook that throttles; `knobs` go into `throttle:`, `step` beside it."""
+    return a_playbook(
+        **{
+            "name": "throttle",
+            "priority": 20,
+            "guards": [{"require": {"query": "p95", "above": 0.25}}],
+            "steps": [
+                {**throttle_step(**(knobs or {})), **(step or {})},
+                {"escalate_to": "person"},
+            ],
+            "on_resolve": "restore",
+            **changed,
+        }
+    )
+
+
+def a_retune(
+    values: dict[str, float], *, step: dict[str, Any] | None = None, **changed: Any
+) -> Any:
+    """Return a playbook that sets tunables and proves it by `p95`."""
+    verify = {"query": "p95", "below": 0.25, "within": "2m", "for": "30s", "window": "0s"}
+    return a_playbook(
+        **{
+            "name": "retune",
+            "steps": [{"retune": {"set": values}, "verify": verify, **(step or {})}],
+            "on_resolve": "restore",
+            **changed,
+        }
+    )
+
+
+def a_restart(
+    *, restart: dict[str, Any] | None = None, step: dict[str, Any] | None = None, **changed: Any
+) -> dict[str, Any]:
+    """Return a playbook that restarts a target that is down, and proves it by `alive`."""
+    verify = {"query": "alive", "above": 0, "within": "3m", "for": "30s", "window": "0s"}
+    return a_playbook(
+        **{
+            "name": "restart",
+            "priority": 90,
+            "on": {"alerts": ['alertname="Down"']},
+            "guards": [{"require": {"query": "up", "below": 1}}],
+            "steps": [
+                {"restart": restart or {}, "timeout": "5s", "verify": verify, **(step or {})},
+                {"escalate_to": "person"},
+            ],
+            **changed,
+        }
+    )
+
+
+def pinned(document: dict[str, Any]) -> Pinned:
+    """Return a playbook document as the library serves it."""
+    text = repr(document)
+    return Pinned(
+        playbook=Playbook.model_validate(document),
+        text=text,
+        sha256=sha256(text.encode()).hexdigest(),
+    )
+
+
+@lru_cache
+def _empty_journal() -> bytes:
+    # Migrating takes longer than most tests: it is done once in a process and copied.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.db"
+        db = Database(f"sqlite:///{path}")
+        db.migrate()
+        db.close()
+        return path.read_bytes()
+
+
+def a_journal(folder: Path) -> str:
+    """Make an empty journal in `folder` and return its URL."""
+    path = folder / "journal.db"
+    path.write_bytes(_empty_journal())
+    return f"sqlite:///{path}"
+
+
+@dataclass
+class Controller:
+    """One process: its own connection to the journal, its own owner."""
+
+    db: Database
+    reconciler: Reconciler
+    dead: bool = False
+
+    async def tick(self, *, wait: bool = True) -> None:
+        """Do what the scheduler does in one round, unless the process has died."""
+        if self.dead:
+            return
+        ours = self.reconciler
+        try:
+            await ours.watch()
+            await ours.dispatch()
+            if wait:
+                await ours.idle()
+            await ours.renew_leases()
+            await ours.look_after_changes()
+            await ours.tell()
+        except DiedError:
+            self.dead = True
+        if getattr(getattr(self.db, "plan", None), "dead", False):
+            self.dead = True
+
+
+@dataclass
+class World:
+    """A journal, targets, Prometheus, a person to tell, and one or more controllers."""
+
+    url: str
+    clock: FakeClock
+    pace: Pace = field(default_factory=Pace)
+    library: dict[str, Pinned] = field(default_factory=dict)
+    targets: tuple[str, ...] = (GPU1, GPU2)
+
+    def __post_init__(self) -> None:
+        self.metrics = FakeMetrics(self.clock)
+        self.notifier = FakeNotifier()
+        self.processes = {name: FakeProcess(self.clock) for name in self.targets}
+        self.detectors = {
+            name: FakeDetector(self.clock, self.processes[name]) for name in self.targets
+        }
+        self.inventory = Inventory(
+            Target(
+                name=name,
+                instance=INSTANCE[name],
+                pool="detectors",
+                actuators={SETTINGS: "detector", PROCESS: "supervisor"},
+            )
+            for name in self.targets
+        )
+        self.db = Database(self.url, clock=self.clock)
+        self.controllers: list[Controller] = []
+        for actuator in self.actuators.values():
+            actuator.witness = self._was_intended
+
+    # -- building ------------------------------------------------------------------------------
+
+    @property
+    def detector(self) -> FakeDetector:
+        """The first target's settings."""
+        return self.detectors[self.targets[0]]
+
+    @property
+    def process(self) -> FakeProcess:
+        """The first target's process."""
+        return self.processes[self.targets[0]]
+
+    @property
+    def actuators(self) -> dict[str, FakeDetector | FakeProcess]:
+        """Every fake actuator by `target/role`."""
+        found: dict[str, FakeDetector | FakeProcess] = {}
+        for name in self.targets:
+            found[f"{name}/{SETTINGS}"] = self.detectors[name]
+            found[f"{name}/{PROCESS}"] = self.processes[name]
+        return found
+
+    def serve(self, *documents: dict[str, Any]) -> None:
+        """Serve these playbooks from now on."""
+        self.library.clear()
+        self.library.update({d["name"]: pinned(d) for d in documents})
+
+    def controller(self, owner: str = "one", *, db: Database | None = None) -> Controller:
+        """Start one more process on the same journal."""
+        db = db or Database(self.url, clock=self.clock)
+        real: dict[str, Actuator] = dict(self.actuators)
+        admission = Admission(db=db, metrics=self.metrics, inventory=self.inventory, pace=self.pace)
+        runner = Runner(
+            db=db,
+            metrics=self.metrics,
+            actuators={
+                Mode.AUTO: real,
+                Mode.OBSERVE: {key: ObservedActuator(inner) for key, inner in real.items()},
+            },
+            inventory=self.inventory,
+            admission=admission,
+            pace=self.pace,
+            owner=owner,
+        )
+        made = Controller(
+            db=db,
+            reconciler=Reconciler(
+                db=db,
+                admission=admission,
+                runner=runner,
+                notifier=self.notifier,
+                metrics=Metrics(),
+                library=lambda: self.library,
+            ),
+        )
+        self.controllers.append(made)
+        return made
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        for one in self.controllers:
+            one.db.close()
+        self.db.close()
+
+    # -- making things happen ------------------------------------------------------------------
+
+    async def fire(self, *incoming: Alert) -> None:
+        """Receive a webhook with these alerts."""
+        await intake.accept(
+            self.db,
+            intake.Delivery(
+                body=b"{}", receiver="remediator", group_key="g", truncated=0, alerts=incoming
+            ),
+            self.pace,
+        )
+
+    async def resolve(self, *known: Alert) -> None:
+        """Receive a webhook that says that these are over."""
+        await self.fire(*(replace(a, firing=False, ends_at=self.clock()) for a in known))
+
+    async def tick(self) -> None:
+        """Let every living controller do one round."""
+        if not self.controllers:
+            self.controller()
+        for one in self.controllers:
+            await one.tick()
+
+    async def settle(self, seconds: float = 0.0) -> None:
+        """Let time pass, with a round at every moment at which something is due."""
+        end = self.clock() + timedelta(seconds=seconds)
+        await self.tick()
+        while self.clock() < end:
+            due = self.db.transact(_next_due, writing=False)
+            # At least a tick later: what was due at once has had its round.
+            step = self.clock() + timedelta(seconds=1)
+            self.clock.now = min(end, max(step, due or end))
+            await self.tick()
+
+    async def until(self, condition: Callable[[], object], *, within: float = 3600.0) -> None:
+        """Let time pass until `condition` holds.
+
+        Raises:
+            AssertionError: it did not come to hold.
+        """
+        end = self.clock() + timedelta(seconds=within)
+        while not condition():
+            assert self.clock() < end, f"not within {within}s: {self.story()}"
+            await self.settle(1)
+
+    async def pause(self, scope: str = "all", name: str = "", *, seconds: float = 3600) -> None:
+        """Pause a scope, as a person does."""
+        await self.db.write(
+            controls.add_pause,
+            scope=scope,
+            name=name,
+            reason="a test",
+            by="ann",
+            length=timedelta(seconds=seconds),
+        )
+
+    async def resume(self, scope: str = "all", name: str = "") -> None:
+        """Lift it."""
+        await self.db.write(controls.lift_pauses, scope=scope, name=name, by="ann")
+
+    async def cancel(self, run: Run, why: str = "changed my mind") -> bool:
+        """Cancel a run, as a person does."""
+        return await self.db.write(runs.ask_to_stop, run.id, reason=f"cancelled by ann: {why}")
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def runs(self, *, kind: RunKind | None = None, playbook: str | None = None) -> list[Run]:
+        """Return the runs, oldest first."""
+
+        def body(tx: Tx) -> list[Run]:
+            return queries.list_runs(
+                tx,
+                target=None,
+                playbook=playbook,
+                state=None,
+                kind=None if kind is None else kind.value,
+                alert_id=None,
+                before=None,
+                limit=10_000,
+            )
+
+        return self.db.transact(body, writing=False)[::-1]
+
+    def run(self) -> Run:
+        """Return the only remedy there is."""
+        (run,) = self.runs(kind=RunKind.REMEDY)
+        return run
+
+    def restores(self) -> list[Run]:
+        """Return the restore runs, oldest first."""
+        return self.runs(kind=RunKind.RESTORE)
+
+    def steps(self, run: Run | None = None) -> tuple[StepRow, ...]:
+        """Return the step attempts of a run (of the only one), oldest first."""
+        wanted = (run or self.run()).id
+        history = self.db.transact(steps.history, wanted, writing=False)
+        return history.steps
+
+    def calls(self, run: Run | None = None) -> list[tuple[str, str]]:
+        """Return (call, status) of every attempt of a run, oldest first."""
+        return [(row.call, row.status.value) for row in self.steps(run)]
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return the decisions, oldest first."""
+        return self._rows(select(decisions).order_by(decisions.c.id))
+
+    def reasons(self) -> list[str]:
+        """Return the reason of each decision, oldest first."""
+        return [row["reason"] for row in self.decisions()]
+
+    def changes(self, *, still_held: bool = False) -> list[dict[str, Any]]:
+        """Return the changes, oldest first."""
+        wanted = select(changes).order_by(changes.c.id)
+        if still_held:
+            wanted = wanted.where(changes.c.closed_at.is_(None))
+        return self._rows(wanted)
+
+    def change(self) -> dict[str, Any]:
+        """Return the only change there is."""
+        (change,) = self.changes()
+        return change
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Return what people were or will be told, oldest first."""
+        return self._rows(select(notifications).order_by(notifications.c.created_at))
+
+    def severities(self) -> list[str]:
+        """Return the severity of each message."""
+        return [row["severity"] for row in self.messages()]
+
+    def paged(self) -> list[str]:
+        """Return the titles of the critical messages."""
+        return [row["title"] for row in self.messages() if row["severity"] == "critical"]
+
+    def story(self) -> str:
+        """Return all there is to know, for a failing assertion."""
+        lines = [f"{run.id} {run.playbook} {run.state} {run.reason}" for run in self.runs()]
+        lines += [f"{row['reason']} {row['detail']}" for row in self.decisions()]
+        return "\n".join(lines)
+
+    def _rows(self, statement: Any) -> list[dict[str, Any]]:
+        def body(tx: Tx) -> list[dict[str, Any]]:
+            return [dict(row._mapping) for row in tx.conn.execute(statement)]
+
+        return self.db.transact(body, writing=False)
+
+    def _was_intended(self, call: Call) -> None:
+        # No effect without a committed intent; a renewal is held by its change row.
+        if call.idempotency_key.startswith("change-"):
+            return
+        rows = self._rows(
+            select(steps_table.c.status)
+            .where(steps_table.c.idempotency_key == call.idempotency_key)
+            .where(steps_table.c.status == "started")
+        )
+        assert len(rows) == 1, f"{call.idempotency_key} is sent without one intent on record"
+
+
+def _next_due(tx: Tx) -> datetime | None:
+    owned = func.coalesce(runs_table.c.lease_until, runs_table.c.due_at)
+    run_due = case((owned > runs_table.c.due_at, owned), else_=runs_table.c.due_at)
+    times = [
+        tx.conn.execute(statement).scalar_one_or_none()
+        for statement in (
+            select(func.min(run_due, type_=Moment)).where(runs_table.c.closed_at.is_(None)),
+            select(func.min(alerts.c.review_at)),
+            select(func.min(changes.c.renew_at)).where(
+                changes.c.closed_at.is_(None), changes.c.renew_at > tx.now
+            ),
+            select(func.min(notifications.c.due_at)),
+        )
+    ]
+    return min((at for at in times if at is not None), default=None)
+
+
+@contextmanager
+def a_world(folder: Path, **parts: Any) -> Iterator[World]:
+    """Make a world on an empty journal; everything is closed at the end."""
+    world = World(url=a_journal(folder), clock=FakeClock(), **parts)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+async def finished(reconciler: Reconciler, *, within: float = 5.0) -> None:
+    """Wait (in real time) until the drives of a controller have ended."""
+    async with asyncio.timeout(within):
+        await reconciler.idle()
