@@ -104,7 +104,8 @@ class Narrator:
             if m["value"] is not None and self._once("m", run["id"], m["role"], m["at"]):
                 self._line("measured", f"{m['role']} {m['value']:.3g}")
         if run["closed_at"] and self._once("closed", run["id"]):
-            self._line("verdict", f"R{run['id']} {run['state']}: {run['verdict']}. {run['reason']}")
+            verdict = f", {run['verdict']}" if run["verdict"] else ""
+            self._line("verdict", f"R{run['id']} {run['state']}{verdict}: {run['reason']}")
             for message in run["messages"]:
                 if message["severity"] != "info":
                     self._line("told", f"[{message['severity']}] {message['title']}")

@@ -29,11 +29,13 @@ OBJECTIVE_S = 0.25
 CEILING = 10
 # Everything the shipped rules and playbooks call a minute takes five seconds here.
 SCALE = 12.0
-# Input size by how long one image takes at the middle size, in seconds: a ceiling of ten must be too
-# much for this device and a ceiling of two must not, whatever the device.
+# Input size by how long one image takes at the middle size, in seconds: on any device a ceiling of
+# ten must be too much and a ceiling of two must not.
 MIDDLE_SIZE = 320
-SIZE_BY_TIME = ((0.02, 640), (0.06, MIDDLE_SIZE), (0.1, 224), (float("inf"), 160))
+SIZE_BY_TIME = ((0.02, 640), (0.035, 448), (0.08, MIDDLE_SIZE), (0.14, 224), (float("inf"), 160))
 LIGHT = 0.3
+# How many seconds before the first action are compared with those after the verdict.
+BEFORE_S = 4
 # The overload is raised by this until clients see refusals and twice the objective.
 RAISE, RAISES = 1.5, 5
 
@@ -178,7 +180,7 @@ def _act_saturated(
     )
     after = traffic.wait(6, after=time.time())
     acted = moment(run["acted_at"])
-    before = [second for second in traffic.since(began) if second.at <= acted]
+    before = [second for second in traffic.since(began) if second.at <= acted][-BEFORE_S:]
     _figures_of_act_1(narrator, witness, outcome, run, before, after)
     traffic.rate(LIGHT * carries)
     narrator.say("load falls; capacity is given back step by step", style="bold")
@@ -197,6 +199,7 @@ def _act_saturated(
 def _overload(narrator: Narrator, traffic: Traffic, carries: float) -> float:
     """Raise the load until the device cannot carry it; return since when (epoch seconds)."""
     rate = RAISE * carries
+    first = time.time()
     for _ in range(RAISES):
         traffic.rate(rate)
         narrator.say(
@@ -208,7 +211,7 @@ def _overload(narrator: Narrator, traffic: Traffic, carries: float) -> float:
         worst = max((second.p95 or 0.0 for second in seen), default=0.0)
         if per_second(seen, "rejected") > 0 and worst > 1.5 * OBJECTIVE_S:
             narrator.say(f"saturated: clients see p95 {worst:.2f} s and refusals", style="bold red")
-            return began + 1
+            return first
         rate *= RAISE
     raise StackError(f"{rate / RAISE:.0f} requests/s do not saturate this device")
 

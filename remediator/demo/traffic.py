@@ -120,4 +120,4 @@ class Traffic:
 
 def per_second(seconds: list[Second], what: str) -> float:
     """Return the mean per second of one of the counts of `Second`."""
-    return sum(getattr(second, what) for second in seconds) / max(1, len(seconds))
+    return float(sum(getattr(second, what) for second in seconds)) / max(1, len(seconds))
