@@ -15,6 +15,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     Summary,
     disable_created_metrics,
     generate_latest,
@@ -44,6 +45,7 @@ class Telemetry:
     def __init__(self) -> None:
         """Register everything in a fresh registry."""
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._canary: tuple[Gauge, Gauge] | None = None
         self._article()
         self._requests()

@@ -10,7 +10,7 @@ import logging
 import sys
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 # From a millisecond to ten minutes: an alert's way to its first effect.
 REACTION_BUCKETS = (0.01, 0.03, 0.06, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
@@ -21,9 +21,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.webhooks = Counter(
             "remediator_webhooks_total",
-            "Webhook posts by outcome: stored, rejected, unauthorized, too_large, unavailable.",
+            "Webhook posts by outcome: "
+            "stored, rejected, unauthorized, incomplete, too_large, unavailable.",
             ["outcome"],
             registry=self.registry,
         )
