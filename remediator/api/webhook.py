@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.requests import ClientDisconnect
 
 from remediator.api.access import Access
 from remediator.engine import intake
@@ -27,7 +28,20 @@ from remediator.telemetry import Metrics
 # is an attack or a dead peer.
 BODY_WITHIN_S = 10.0
 KEPT_OF_REJECTED = 64 * 1024
+# A problem may quote what was posted (the name of a label), and that may be megabytes.
+LONGEST_PROBLEM = 300
+# What both databases can count to.
+LARGEST = 2**31 - 1
 YEAR_ONE = 1
+# How a refused post is counted, by its answer.
+OUTCOMES = {
+    400: "incomplete",
+    401: "unauthorized",
+    403: "unauthorized",
+    408: "incomplete",
+    413: "too_large",
+    503: "unavailable",
+}
 
 
 class _Wire(BaseModel):
@@ -68,7 +82,7 @@ class WirePayload(_Wire):
     version: Literal["4"]
     receiver: str = ""
     group_key: str = Field(alias="groupKey", default="")
-    truncated: int = Field(alias="truncatedAlerts", default=0, ge=0)
+    truncated: int = Field(alias="truncatedAlerts", default=0, ge=0, le=LARGEST)
     alerts: list[WireAlert]
 
 
@@ -83,7 +97,7 @@ def understand(body: bytes) -> intake.Delivery:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise PayloadError(f"{where}: {first['msg']}") from error
+        raise PayloadError(f"{where}: {first['msg']}"[:LONGEST_PROBLEM]) from error
     return intake.Delivery(
         body=body,
         receiver=payload.receiver,
@@ -110,20 +124,15 @@ def build_router(
         """Store an Alertmanager notification; answer once it is durable."""
         try:
             access.check(request)
-        except HTTPException:
-            metrics.webhooks.labels(outcome="unauthorized").inc()
-            raise
-        try:
             body = await _read_body(request, limit_bytes)
-        except HTTPException:
-            metrics.webhooks.labels(outcome="too_large").inc()
-            raise
-        try:
             delivery = understand(body)
             counts = await intake.accept(db, delivery, pace)
+        except HTTPException as error:
+            metrics.webhooks.labels(outcome=OUTCOMES[error.status_code]).inc()
+            raise
         except PayloadError as error:
-            await intake.reject(db, body[:KEPT_OF_REJECTED], str(error))
             metrics.webhooks.labels(outcome="rejected").inc()
+            await intake.reject(db, body[:KEPT_OF_REJECTED], str(error))
             raise HTTPException(400, f"not an Alertmanager v4 webhook: {error}") from error
         except StoreUnavailableError:
             metrics.webhooks.labels(outcome="unavailable").inc()
@@ -153,6 +162,8 @@ async def _read_body(request: Request, limit: int) -> bytes:
                 if size > limit:
                     raise HTTPException(413, f"the body is larger than {limit} bytes")
                 parts.append(part)
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the caller left before the body had arrived") from error
     except TimeoutError as error:
         raise HTTPException(408, f"the body did not arrive within {BODY_WITHIN_S:g} s") from error
     return b"".join(parts)

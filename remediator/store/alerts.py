@@ -175,7 +175,10 @@ def _new_row(tx: Tx, alert: Alert, *, source: str, delivery_id: int | None) -> d
 def _apply(tx: Tx, row: StoredAlert, alert: Alert, change: Change) -> None:
     values: dict[str, Any] = {"last_seen_at": tx.now, "seen": row.seen + 1}
     if change in {Change.REFRESHED, Change.REOPENED}:
-        values |= {"annotations": dict(alert.annotations), "starts_at": alert.starts_at}
+        # A payload frozen by a retry may tell of an older start: the newer one stays, or the
+        # resolve that belongs to the older would end what fires now.
+        starts = [at for at in (row.starts_at, alert.starts_at) if at is not None]
+        values |= {"annotations": dict(alert.annotations), "starts_at": max(starts, default=None)}
     if change is Change.REOPENED:
         values |= {"firing": True, "resolved_at": None, "review_at": tx.now}
     if change is Change.RESOLVED:
