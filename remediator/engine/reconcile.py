@@ -3,7 +3,8 @@
 Called by the scheduler, and poked by the webhook. Level-triggered: a tick that is lost, late or
 doubled changes nothing but the time. The surprise: this is one of the two places with a broad
 `except`. A run whose drive raised anything unexpected is simply dropped; its lease lapses and
-somebody claims it, exactly as after a crash.
+somebody claims it, exactly as after a crash. An alert that nobody can decide about is looked at
+again later.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from remediator.model.effect import Call, Message
 from remediator.model.playbook import Mode, Pinned
 from remediator.model.run import HeldChange, Run, RunKind
 from remediator.store import alerts, changes, controls, outbox, retention, runs
+from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx
 from remediator.telemetry import Metrics
 
@@ -59,15 +61,25 @@ class Reconciler:
     async def dispatch(self) -> None:
         """Decide about alerts that wait for a decision, then drive the runs that are due."""
         for alert in await self.db.write(alerts.to_review, limit=REVIEW_LIMIT):
-            taken = await self.admission.consider(alert, self.library())
-            for playbook, decision in taken:
-                reason = "admitted" if isinstance(decision, Admitted) else decision.reason.value
-                self.metrics.decisions.labels(reason=reason).inc()
-                if isinstance(decision, Admitted):
-                    log.info(
-                        "run admitted", run=decision.run_id, playbook=playbook, alert=alert.name
-                    )
+            await self._consider(alert)
         await self.drive_due()
+
+    async def _consider(self, alert: StoredAlert) -> None:
+        try:
+            taken = await self.admission.consider(alert, self.library())
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            # One alert that nobody can decide about must not hold up all the others.
+            log.exception("alert undecided", alert=alert.name, id=alert.id)
+            self.metrics.failed_ticks.labels(tick="decision").inc()
+            await self.db.write(alerts.review_again, alert.id, after=self.runner.pace.review)
+            return
+        for playbook, decision in taken:
+            reason = "admitted" if isinstance(decision, Admitted) else decision.reason.value
+            self.metrics.decisions.labels(reason=reason).inc()
+            if isinstance(decision, Admitted):
+                log.info("run admitted", run=decision.run_id, playbook=playbook, alert=alert.name)
 
     async def drive_due(self) -> None:
         """Claim the runs that are due and drive each on its own."""

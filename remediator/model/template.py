@@ -73,6 +73,10 @@ def render(text: str, values: Mapping[str, Any], *, promql: bool = False) -> str
     except TemplateError as error:
         msg = f"template {text!r}: {error.message or type(error).__name__}"
         raise ValueError(msg) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # An expression that Jinja2 accepts and Python cannot work out for these values.
+        msg = f"template {text!r}: {type(error).__name__}: {error}"
+        raise ValueError(msg) from error
 
 
 def template_values(
