@@ -184,6 +184,9 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
             "targets": len(inventory),
         }
 
+    def known(scope: str) -> list[str]:
+        return list(playbooks.pinned) if scope == "playbook" else [t.name for t in inventory]
+
     def may_read(request: Request) -> None:
         # On loopback anybody on this machine may look; elsewhere looking needs the token, too.
         if not settings.on_loopback:
@@ -216,7 +219,11 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
     )
     app.include_router(
         control.build_router(
-            db=journal, may_read=may_read, may_write=api_access.check, poke=scheduler.poke
+            db=journal,
+            known=known,
+            may_read=may_read,
+            may_write=api_access.check,
+            poke=scheduler.poke,
         )
     )
     app.include_router(health.build_router(db=journal, metrics=metrics, ready=ready))

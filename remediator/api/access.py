@@ -10,9 +10,12 @@ import hmac
 from ipaddress import ip_address
 from pathlib import Path
 
+import structlog
 from fastapi import HTTPException, Request
 
 from remediator.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
 
 
 def read_tokens(path: Path) -> list[str]:
@@ -47,7 +50,8 @@ class Access:
         """Let the caller in.
 
         Raises:
-            HTTPException: 401 for a missing or wrong token, 403 from elsewhere without one.
+            HTTPException: 401 for a missing or wrong token, 403 from elsewhere without one, 503
+                while the token file cannot be read.
         """
         if self._token_file is None:
             if not _from_loopback(request):
@@ -58,7 +62,11 @@ class Access:
         try:
             known = read_tokens(self._token_file)
         except ConfigurationError as error:
-            raise HTTPException(503, str(error)) from error
+            # The caller has not shown a token yet, so it is not told where ours lies.
+            log.exception("no caller can be checked")
+            raise HTTPException(
+                503, "the token file cannot be read just now", headers={"Retry-After": "1"}
+            ) from error
         # Every token is compared, in constant time: the answer's timing tells nothing.
         matches = [hmac.compare_digest(offered, token.encode()) for token in known]
         if not any(matches):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Response
@@ -10,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from remediator.errors import StoreUnavailableError
 from remediator.store import changes, controls, queries
-from remediator.store.database import Database, Tx, moment
+from remediator.store.database import Database, Tx
 from remediator.telemetry import Metrics
 
 
@@ -30,7 +31,7 @@ def build_router(
         """200 when the journal can be reached; says what else is known."""
         facts = await ready()
         try:
-            await db.read(moment)
+            await db.read(_look)
         except StoreUnavailableError as error:
             return JSONResponse({"ready": False, "journal": str(error), **facts}, status_code=503)
         return JSONResponse({"ready": True, "journal": "ok", **facts})
@@ -43,9 +44,16 @@ def build_router(
         except StoreUnavailableError:
             # Counters are still worth scraping; the stale gauges must not pretend.
             metrics.runs.clear()
+            for gauge in (metrics.held_changes, metrics.blind, metrics.paused):
+                gauge.set(math.nan)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _look(tx: Tx) -> None:
+    # A transaction that asks nothing does not even open a SQLite file.
+    controls.last_sign(tx, controls.WATCHDOG)
 
 
 async def _refresh(db: Database, metrics: Metrics) -> None:

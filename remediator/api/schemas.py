@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
+
+# What both databases can count to; a larger number names nothing.
+LARGEST_ID = 2**31 - 1
+Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
 class Out(BaseModel):
@@ -211,7 +216,7 @@ class PauseIn(BaseModel):
     name: str = Field(default="", max_length=200)
     reason: str = Field(min_length=1, max_length=500)
     by: str = Field(min_length=1, max_length=100)
-    length_s: float = Field(gt=0, le=7 * 86400)
+    length_s: float = Field(ge=1, le=7 * 86400)
 
 
 class ResumeIn(BaseModel):

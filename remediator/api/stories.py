@@ -17,7 +17,11 @@ from remediator.model.target import Inventory, Target
 from remediator.store import alerts, queries, runs, steps
 from remediator.store.database import Database, Tx
 
-Before = Annotated[int | None, Query(description="Cursor: only rows with a smaller id.")]
+Before = Annotated[
+    int | None, Query(ge=1, le=schemas.LARGEST_ID, description="Cursor: rows with a smaller id.")
+]
+OfAlert = Annotated[int | None, Query(ge=1, le=schemas.LARGEST_ID)]
+OfRun = Annotated[int | None, Query(ge=1, le=schemas.LARGEST_ID)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Live = Callable[[Target], Awaitable[tuple[dict[str, Any] | None, str | None]]]
 
@@ -53,7 +57,7 @@ def build_router(
         return [schemas.AlertOut.model_validate(row) for row in rows]
 
     @router.get("/alerts/{alert_id}")
-    async def get_alert(alert_id: int) -> schemas.AlertStory:
+    async def get_alert(alert_id: schemas.Id) -> schemas.AlertStory:
         """Return one alert with its decisions and runs."""
         story = await db.read(_alert_story, alert_id)
         if story is None:
@@ -62,8 +66,8 @@ def build_router(
 
     @router.get("/decisions")
     async def list_decisions(
-        alert_id: int | None = None,
-        run_id: int | None = None,
+        alert_id: OfAlert = None,
+        run_id: OfRun = None,
         reason: str | None = None,
         before: Before = None,
         limit: Limit = 100,
@@ -85,7 +89,7 @@ def build_router(
         playbook: str | None = None,
         state: str | None = None,
         kind: str | None = None,
-        alert_id: int | None = None,
+        alert_id: OfAlert = None,
         before: Before = None,
         limit: Limit = 100,
     ) -> list[schemas.RunOut]:
@@ -103,7 +107,7 @@ def build_router(
         return [schemas.RunOut.model_validate(run) for run in found]
 
     @router.get("/runs/{run_id}")
-    async def get_run(run_id: int) -> schemas.RunStory:
+    async def get_run(run_id: schemas.Id) -> schemas.RunStory:
         """Return one run with its steps, measurements, evidence and messages."""
         story = await db.read(_run_story, run_id)
         if story is None:

@@ -108,8 +108,12 @@ def blocked(tx: Tx, *, playbook: str, target: str) -> Blocked | None:
 
 
 def give_sign(tx: Tx, name: str, *, at: datetime | None = None) -> None:
-    """Note a sign of life; an older one never replaces a newer one."""
-    when = at or tx.now
+    """Note a sign of life; an older one never replaces a newer one.
+
+    A time to come counts as now: the clock of whoever says so runs ahead of ours, and believing it
+    would keep us from noticing a silence until then.
+    """
+    when = min(at or tx.now, tx.now)
     known = last_sign(tx, name)
     if known is None:
         tx.conn.execute(insert(signs).values(name=name, at=when))

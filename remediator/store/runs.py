@@ -148,7 +148,7 @@ def fenced_update(tx: Tx, run: Run, **values: Any) -> None:
         FencedError: somebody else owns it now, or it is closed.
     """
     if "state" in values and values["state"] not in TRANSITIONS[run.state]:
-        msg = f"run {run.id} cannot go from {run.state} to {values['state']}"
+        msg = f"run R{run.id} cannot go from {run.state} to {values['state']}"
         raise FencedError(msg)
     done = tx.conn.execute(
         update(runs)
@@ -157,7 +157,7 @@ def fenced_update(tx: Tx, run: Run, **values: Any) -> None:
         .values(**values)
     )
     if done.rowcount != 1:
-        msg = f"run {run.id} is no longer ours (epoch {run.epoch})"
+        msg = f"run R{run.id} is no longer ours (epoch {run.epoch})"
         raise FencedError(msg)
 
 
@@ -219,14 +219,20 @@ def take_slot(tx: Tx, run: Run) -> bool:
     return True
 
 
-def ask_to_stop(tx: Tx, run_id: int, *, reason: str) -> bool:
-    """Ask an open run to stop at its next step boundary; False when it is closed."""
-    done = tx.conn.execute(
-        update(runs)
-        .where(runs.c.id == run_id, runs.c.state.in_(_OPEN), runs.c.stop_reason.is_(None))
-        .values(stop_reason=reason, due_at=tx.now)
-    )
-    return done.rowcount == 1
+def ask_to_stop(tx: Tx, run_id: int, *, reason: str, insists: bool = False) -> bool:
+    """Ask an open run to stop at its next step boundary; False when nothing was asked.
+
+    Args:
+        tx: the transaction.
+        run_id: the run.
+        reason: who asks, and why.
+        insists: replace what was asked before. A person's cancel takes everything back, where a
+            pause or a pre-emption that came first would leave what is held.
+    """
+    asked = update(runs).where(runs.c.id == run_id, runs.c.state.in_(_OPEN))
+    if not insists:
+        asked = asked.where(runs.c.stop_reason.is_(None))
+    return tx.conn.execute(asked.values(stop_reason=reason, due_at=tx.now)).rowcount == 1
 
 
 def get_run(tx: Tx, run_id: int) -> Run | None:
