@@ -1,7 +1,7 @@
 # Everything a person does here starts with one of these lines; `make` alone lists them.
 # Every target that needs the environment builds it first (scripts/setup.sh; seconds when it is there).
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check bench soak lock clean
+.PHONY: help demo up test check bench lock clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 BIN := .venv/bin
@@ -19,7 +19,8 @@ up: ## start detector, Prometheus, Alertmanager and controller without the story
 
 test: ## every test, those against real daemons and the real model included (under 15 minutes)
 	@scripts/setup.sh daemons
-	@$(PY) -m pytest -n 2 --dist loadgroup
+	@$(PY) -m pytest -n 2 --dist loadgroup -m "not alone"
+	@$(PY) -m pytest -m alone
 
 check: ## format, lint, types, import rules and the fast tests (under 60 seconds)
 	@scripts/setup.sh
@@ -29,15 +30,9 @@ check: ## format, lint, types, import rules and the fast tests (under 60 seconds
 	@$(BIN)/lint-imports
 	@$(PY) -m pytest -q -m "not real" -n auto
 
-bench: ## the measurements of benchmarks/, with a table at the end
-	@scripts/setup.sh daemons
-	@if [ -f benchmarks/run.py ]; then $(PY) benchmarks/run.py; \
-	else echo "bench: there is no benchmarks/run.py in this version, so nothing was measured" >&2; exit 1; fi
-
-soak: ## the long runs that do not fit into make test
-	@scripts/setup.sh daemons
-	@if [ -f benchmarks/soak.py ]; then $(PY) benchmarks/soak.py; \
-	else echo "soak: there is no benchmarks/soak.py in this version, so nothing was run" >&2; exit 1; fi
+bench: ## what durability costs, as a ratio against the disk; figures in benchmarks/results/
+	@scripts/setup.sh
+	@$(PY) benchmarks/run.py
 
 lock: ## write requirements/lock.txt anew from what .venv holds
 	@scripts/lock.sh
