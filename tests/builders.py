@@ -40,7 +40,9 @@ from remediator.store.tables import runs as runs_table
 from remediator.store.tables import steps as steps_table
 from remediator.telemetry import Metrics
 from tests.fakes import (
+    DeathPlan,
     DiedError,
+    DyingDatabase,
     FakeClock,
     FakeDetector,
     FakeMetrics,
@@ -301,6 +303,13 @@ class World:
         self.controllers.append(made)
         return made
 
+    def dying(
+        self, owner: str = "one", *, before: str, times: int = 1, after_commit: bool = False
+    ) -> Controller:
+        """Start a process that dies at the n-th transaction of this body."""
+        plan = DeathPlan(at=times, after_commit=after_commit, body=before)
+        return self.controller(owner, db=DyingDatabase(self.url, clock=self.clock, plan=plan))
+
     def close(self) -> None:
         """Let go of the journal."""
         for one in self.controllers:
@@ -335,11 +344,7 @@ class World:
         end = self.clock() + timedelta(seconds=seconds)
         await self.tick()
         while self.clock() < end:
-            due = self.db.transact(_next_due, writing=False)
-            # At least a tick later: what was due at once has had its round.
-            step = self.clock() + timedelta(seconds=1)
-            self.clock.now = min(end, max(step, due or end))
-            await self.tick()
+            await self._go_on(end)
 
     async def until(self, condition: Callable[[], object], *, within: float = 3600.0) -> None:
         """Let time pass until `condition` holds.
@@ -348,9 +353,23 @@ class World:
             AssertionError: it did not come to hold.
         """
         end = self.clock() + timedelta(seconds=within)
+        await self.tick()
         while not condition():
             assert self.clock() < end, f"not within {within}s: {self.story()}"
-            await self.settle(1)
+            await self._go_on(end)
+
+    async def _go_on(self, end: datetime) -> None:
+        due = self.db.transact(_next_due, writing=False)
+        # At least a tick later: what was due at once has had its round.
+        soonest = self.clock() + timedelta(seconds=1)
+        self.clock.now = min(end, max(soonest, due or end))
+        await self.tick()
+
+    async def ended(self) -> Run:
+        """Let time pass until the only remedy has ended, and return it."""
+        await self.tick()
+        await self.until(lambda: not self.run().state.is_open)
+        return self.run()
 
     async def pause(self, scope: str = "all", name: str = "", *, seconds: float = 3600) -> None:
         """Pause a scope, as a person does."""

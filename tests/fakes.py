@@ -19,6 +19,7 @@ from typing import Any
 
 from remediator.clock import Clock
 from remediator.errors import (
+    EffectError,
     OutcomeUnknownError,
     PermanentError,
     RefusedError,
@@ -91,6 +92,7 @@ class FakeActuator:
         self.scripts: dict[str, deque[Script]] = defaultdict(deque)
         self.witness: Witness | None = None
         self.reachable = True
+        self.retry_after = 0.0
         self.released = asyncio.Event()
 
     def script(self, verb: str, *outcomes: Script) -> None:
@@ -121,13 +123,18 @@ class FakeActuator:
             raise OutcomeUnknownError("the connection went away")
         if outcome in {Outcome.TEMPORARY, Outcome.PERMANENT, Outcome.UNKNOWN_LOST}:
             self._record(call, applied=False)
-            raise _ERRORS[outcome](f"{call.verb}: {outcome}")
+            raise self._error(outcome, f"{call.verb}: {outcome}")
         answer = self._do(call)
         if outcome is Outcome.UNKNOWN_APPLIED:
             raise OutcomeUnknownError(f"{call.verb}: no answer came")
         if outcome is Outcome.CRASH:
             raise ZeroDivisionError(f"{call.verb}: a bug in the adapter")
         return answer
+
+    def _error(self, outcome: Outcome, words: str) -> EffectError:
+        if outcome is Outcome.TEMPORARY:
+            return TemporaryError(words, retry_after=self.retry_after)
+        return PermanentError(words) if outcome is Outcome.PERMANENT else OutcomeUnknownError(words)
 
     def _do(self, call: Call) -> Mapping[str, Any]:
         raise NotImplementedError
@@ -144,13 +151,6 @@ class FakeActuator:
                 replayed=replayed,
             )
         )
-
-
-_ERRORS: dict[Outcome, Callable[[str], Exception]] = {
-    Outcome.TEMPORARY: TemporaryError,
-    Outcome.PERMANENT: PermanentError,
-    Outcome.UNKNOWN_LOST: OutcomeUnknownError,
-}
 
 
 @dataclass
@@ -409,10 +409,11 @@ class DiedError(StoreUnavailableError):
 
 @dataclass
 class DeathPlan:
-    """Die at the n-th writing transaction, before or after its commit."""
+    """Die at the n-th writing transaction (of this body, if one is named)."""
 
     at: int
     after_commit: bool
+    body: str | None = None
     seen: int = 0
     dead: bool = False
     names: list[str] = field(default_factory=list)
@@ -433,8 +434,8 @@ class DyingDatabase(Database):
             raise DiedError("this process is dead")
         if not writing:
             return super().transact(body, *args, writing=writing, **kwargs)
-        plan.seen += 1
         plan.names.append(body.__name__)
+        plan.seen += plan.body in {None, body.__name__}
         plan.dead = plan.seen == plan.at
         if plan.dead and not plan.after_commit:
             raise DiedError("died before the commit")

@@ -68,7 +68,7 @@ class Send:
         undo: verb and args that take it back; `lasting` says whether it is a setting that lives
             on as a change (True) or something half-done that must not stay (False).
         counts: a new forward action, which pause and budget may hold back.
-        tolerate: the step goes on when this call fails.
+        retries: further tries of it; None = as many as the step allows.
         on_ok: written in the transaction that records the success.
     """
 
@@ -83,6 +83,7 @@ class Send:
     phase: Phase = Phase.FORWARD
     undo: Mapping[str, Any] | None = None
     counts: bool = True
+    retries: int | None = None
     on_ok: InTx | None = None
 
 

@@ -74,6 +74,7 @@ def _undo(row: StepRow, call: str) -> Send:
         iteration=row.iteration,
         phase=Phase.ROLLBACK,
         counts=False,
+        retries=ROLLBACK_RETRIES,
         on_ok=partial(_taken_back, pc=row.pc, call=row.call, args=undo["args"]),
     )
 

@@ -9,7 +9,7 @@ it as unknown; that path is the same whether we died, hung or were partitioned.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,9 +43,11 @@ Actuators = Mapping[Mode, Mapping[str, Actuator]]
 
 # A refusal for one of these reasons proves "not applied" and says "look again": the document moved
 # under us, or our token is older than a newer run's.
-LOOK_AGAIN = frozenset({"generation"})
+LOOK_AGAIN = frozenset({"generation", "fencing"})
 FIRST_BACKOFF = timedelta(seconds=1)
 LONGEST_BACKOFF = timedelta(seconds=30)
+# A target may ask for more patience than our own backoff, but not hold its slot for ever.
+LONGEST_ASKED = timedelta(minutes=5)
 # Room that the lease must still have when the call goes out, beyond the call's own timeout.
 LEASE_MARGIN_S = 2.0
 
@@ -179,17 +181,19 @@ class Runner:
         """Send one call; False when the run was parked instead."""
         attempts = progress.attempts(move.call, move.iteration, phase=move.phase, pc=move.pc)
         last = attempts[-1] if attempts else None
-        if last is not None and last.status in {StepStatus.STARTED, StepStatus.UNKNOWN}:
-            settled = await self._resolve_unknown(progress, move, last, len(attempts))
-            if settled:
-                return True
-        elif last is not None:
-            ready_at = (last.ended_at or last.started_at) + _backoff(len(attempts))
-            if progress.now < ready_at:
-                await self.db.write(
-                    runs.park, progress.run, due_at=ready_at, reason=f"retry: {last.error}"
-                )
-                return False
+        if last is None:
+            return await self._attempt(progress, move, before)
+        unknown = last.status in {StepStatus.STARTED, StepStatus.UNKNOWN}
+        ready_at = (last.ended_at or last.started_at) + _pause_before(attempts)
+        # Looking needs no pause, sending again does: a target that is coming up answers nobody.
+        if progress.now < ready_at and (move.idempotent or not unknown):
+            # Why it turned back is what a person has to read in the end; keep it.
+            turned = progress.run.phase is Phase.ROLLBACK
+            reason = progress.run.reason if turned else f"retry: {last.error}"
+            await self.db.write(runs.park, progress.run, due_at=ready_at, reason=reason)
+            return False
+        if unknown and await self._resolve_unknown(progress, move, last, len(attempts)):
+            return True
         return await self._attempt(progress, move, before)
 
     async def _resolve_unknown(
@@ -201,7 +205,8 @@ class Runner:
         proves "not applied" allows another send; a look that proves "applied" is the outcome.
         """
         run = progress.run
-        if move.idempotent and attempts <= progress.step.retries + 1:
+        allowed = progress.step.retries if move.retries is None else move.retries
+        if move.idempotent and attempts <= allowed + 1:
             await self.db.write(
                 steps.reclassify,
                 run,
@@ -410,6 +415,12 @@ def _advance_done(tx: Tx, run: Run, move: Done, pc: int) -> None:
     if move.on_close is not None:
         move.on_close(tx, run)
     runs.advance(tx, run, pc=pc, verdict=move.verdict)
+
+
+def _pause_before(attempts: Sequence[StepRow]) -> timedelta:
+    """Return how long to wait after these attempts: our own backoff, or longer if asked to."""
+    asked = float((attempts[-1].result or {}).get("retry_after_s", 0.0))
+    return max(_backoff(len(attempts)), min(timedelta(seconds=asked), LONGEST_ASKED))
 
 
 def _backoff(attempts: int) -> timedelta:

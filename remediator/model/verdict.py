@@ -127,6 +127,17 @@ def held_for(readings: Sequence[Reading], condition: Condition) -> timedelta:
     return newest - oldest if newest and oldest else timedelta()
 
 
+def has_held(readings: Sequence[Reading], condition: Condition, hold: timedelta) -> bool:
+    """Say whether the condition holds at the newest reading and has for `hold` without a break.
+
+    With a `hold` of zero it still has to hold now.
+    """
+    newest = readings[-1].value if readings else None
+    if newest is None or not condition.holds(newest):
+        return False
+    return held_for(readings, condition) >= hold
+
+
 def is_worse(readings: Sequence[Reading], condition: Condition, baseline: Baseline | None) -> bool:
     """Say whether the newest two usable readings both moved against the objective.
 
@@ -163,7 +174,7 @@ def judge(
     usable = [r for r in readings if r.value is not None]
     newest_is_number = bool(readings) and readings[-1].value is not None
     if len(usable) >= ENOUGH_SAMPLES and newest_is_number:
-        if held_for(readings, condition) >= hold:
+        if has_held(readings, condition, hold):
             return Verdict.IMPROVED
         if is_worse(readings, condition, baseline):
             return Verdict.WORSE

@@ -16,7 +16,7 @@ from remediator.engine.verify import next_measurement
 from remediator.model.playbook import Condition
 from remediator.model.run import HeldChange, Run
 from remediator.model.throttle import step_back
-from remediator.model.verdict import ENOUGH_SAMPLES, Verdict, fresh, held_for
+from remediator.model.verdict import ENOUGH_SAMPLES, Verdict, fresh, has_held
 from remediator.store import changes
 from remediator.store.database import Tx
 
@@ -55,7 +55,11 @@ def _step(progress: Progress, change: HeldChange, iteration: int) -> Move:
         progress.history.readings(progress.run.pc, HEALTHY), acted_at=since, window=window
     )
     condition = Condition.model_validate(spec["healthy"])
-    healthy = len(readings) >= ENOUGH_SAMPLES and held_for(readings, condition) >= hold
+    healthy = (
+        len(readings) >= ENOUGH_SAMPLES
+        and progress.now - readings[-1].at <= progress.pace.evidence_max_age
+        and has_held(readings, condition, hold)
+    )
     if (healthy and progress.now >= since + interval) or progress.attempts(CALL, iteration):
         return _give_back(progress, change, iteration, interval, spec["step"])
     due = next_measurement(
@@ -100,6 +104,7 @@ def _give_back(
         pc=progress.run.pc,
         iteration=iteration,
         counts=False,
+        retries=RETRIES,
         on_ok=partial(_stepped, change_id=change.id, value=value, interval=interval),
     )
 

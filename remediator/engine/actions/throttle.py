@@ -32,7 +32,7 @@ from remediator.model.verdict import (
     Reading,
     Verdict,
     fresh,
-    held_for,
+    has_held,
     is_worse,
 )
 
@@ -67,6 +67,8 @@ def _first(progress: Progress, step: ThrottleStep) -> Move:
     if throttle.throughput and not progress.history.readings(progress.run.pc, THROUGHPUT):
         return Measure(role=THROUGHPUT, query=throttle.throughput)
     readings = progress.history.readings(progress.run.pc, SIGNAL)
+    if readings and _too_old(progress, readings[-1]):
+        return Measure(role=SIGNAL, query=throttle.signal)
     if readings and readings[-1].value is not None:
         return _act_or_leave(progress, step, readings[-1])
     if readings and progress.now >= progress.step_started_at + _within(step):
@@ -96,8 +98,11 @@ def _observe(progress: Progress, step: ThrottleStep, *, acted_at: datetime) -> M
         progress.history.readings(progress.run.pc, SIGNAL), acted_at=acted_at, window=window
     )
     inside = Condition(query=throttle.signal, below=throttle.objective)
-    if len(readings) >= ENOUGH_SAMPLES and held_for(readings, inside) >= _hold(step):
+    if len(readings) >= ENOUGH_SAMPLES and has_held(readings, inside, _hold(step)):
         return Done(Verdict.IMPROVED, _told(readings, throttle, progress))
+    if readings and _too_old(progress, readings[-1]):
+        # The run was interrupted: what was true then is no ground to act now.
+        return Measure(role=SIGNAL, query=throttle.signal)
     settled = acted_at + max(progress.pace.hold_down, window + progress.pace.scrape)
     deadline = acted_at + window + _within(step)
     if progress.now >= settled and _still_bad(readings, throttle):
@@ -203,9 +208,10 @@ def _at_floor(progress: Progress, step: ThrottleStep, measured: float | None) ->
     # R6: bad twice at the floor, each time on two fresh measurements; then stop turning this knob.
     acted_at = progress.last_ok() or progress.step_started_at
     window = step.throttle.window or timedelta()
-    bad = fresh(
+    taken = fresh(
         progress.history.readings(progress.run.pc, SIGNAL), acted_at=acted_at, window=window
     )
+    bad = [r for r in taken if r.value is not None and r.value >= step.throttle.objective]
     if len(bad) < FLOOR_PATIENCE * ENOUGH_SAMPLES:
         return next_measurement(
             progress,
@@ -219,6 +225,10 @@ def _at_floor(progress: Progress, step: ThrottleStep, measured: float | None) ->
         f"{step.throttle.knob} is at its floor {step.throttle.min} and the signal is still "
         f"{measured:.3g}, objective {step.throttle.objective:g}",
     )
+
+
+def _too_old(progress: Progress, reading: Reading) -> bool:
+    return progress.now - reading.at > progress.pace.evidence_max_age
 
 
 def _told(readings: tuple[Reading, ...], throttle: Throttle, progress: Progress) -> str:
