@@ -147,6 +147,10 @@ def fenced_update(tx: Tx, run: Run, **values: Any) -> None:
     Raises:
         FencedError: somebody else owns it now, or it is closed.
     """
+    if run.owner is None or not run.state.is_open:
+        # Read, but never claimed, or let go since: what nobody owns, nobody may change.
+        msg = f"run R{run.id} is {run.state} and owned by {run.owner or 'nobody'}"
+        raise FencedError(msg)
     if "state" in values and values["state"] not in TRANSITIONS[run.state]:
         msg = f"run R{run.id} cannot go from {run.state} to {values['state']}"
         raise FencedError(msg)
