@@ -35,6 +35,7 @@ def ship(checkpoint: Path, out: Path) -> str:
         raise ValueError(f"{checkpoint} knows {model.names}, expected one class: cursor")
     settings = {name: held["train_args"][name] for name in KEPT_SETTINGS}
     model.args = dict(settings)
+    model.pt_path = out.name  # the loader sets its own; ours would name the folder of --start
     kept = {name: held[name] for name in KEPT}
     torch.save(kept | {"train_args": settings, "ema": None}, out)
     return hashlib.sha256(out.read_bytes()).hexdigest()
