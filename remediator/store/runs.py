@@ -131,13 +131,17 @@ def next_token(tx: Tx, target: str) -> int:
 
 
 def renew(tx: Tx, held: Iterable[tuple[int, int]], *, owner: str, lease: timedelta) -> None:
-    """Push back the lease of the runs this process drives; `held` are (id, epoch) pairs."""
+    """Push back the lease of the runs this process drives; `held` are (id, epoch) pairs.
+
+    Never forward: an intent may have taken a longer one, to cover a call that takes its time.
+    """
+    until = tx.now + lease
     for run_id, epoch in held:
         tx.conn.execute(
             update(runs)
             .where(runs.c.id == run_id, runs.c.owner == owner, runs.c.epoch == epoch)
-            .where(runs.c.state.in_(_OPEN))
-            .values(lease_until=tx.now + lease)
+            .where(runs.c.state.in_(_OPEN), runs.c.lease_until < until)
+            .values(lease_until=until)
         )
 
 
