@@ -8,6 +8,7 @@ it as unknown; that path is the same whether we died, hung or were partitioned.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -288,7 +289,11 @@ class Runner:
         if room < LEASE_MARGIN_S / 2:
             return StepStatus.NOT_SENT, {}, "the lease had no room left for the call"
         try:
-            return StepStatus.OK, dict(await actuator.send(progress.target, call)), ""
+            async with asyncio.timeout(call.timeout_s + LEASE_MARGIN_S):
+                return StepStatus.OK, dict(await actuator.send(progress.target, call)), ""
+        except TimeoutError:
+            # An adapter keeps its time by itself; one that does not must not keep the slot.
+            return StepStatus.UNKNOWN, {}, f"no answer within {call.timeout_s:g}s"
         except TemporaryError as error:
             return StepStatus.NOT_SENT, {"retry_after_s": error.retry_after}, str(error)
         except RefusedError as error:
@@ -331,7 +336,10 @@ class Runner:
             return await self._done(progress, move)
         if run.stop_reason is not None and run.phase is Phase.FORWARD:
             return await self._stopped(progress)
-        turn = isinstance(move, Failed) and (move.roll_back or settle.half_done(progress))
+        # What has no undo, such as a restart that made it worse, is handed over at once.
+        turn = isinstance(move, Failed) and (
+            (move.roll_back and settle.anything_done(progress)) or settle.half_done(progress)
+        )
         if isinstance(move, Failed) and turn:
             await self.db.write(runs.turn_back, run, verdict=move.verdict, reason=move.reason)
             return False

@@ -27,6 +27,7 @@ from remediator.engine.moves import (
 )
 from remediator.engine.verify import take_baseline, verify
 from remediator.model.playbook import Mode, RestartStep
+from remediator.model.run import StepStatus
 from remediator.model.verdict import Verdict
 from remediator.store import steps
 
@@ -35,6 +36,7 @@ DRAIN, STOP, START, CANARY, UNDRAIN = "drain", "stop", "start", "canary", "undra
 LOOK_EVERY = timedelta(seconds=1)
 # A drain that we forget must end by itself (the detector gives it back when this is over).
 DRAIN_LEASE_S = 300.0
+MAYBE_APPLIED = frozenset({StepStatus.OK, StepStatus.UNKNOWN})
 
 
 def next_move(progress: Progress) -> Move:
@@ -200,7 +202,8 @@ def _seeing(progress: Progress, _step: RestartStep) -> Move | None:
 
 
 def _undrained(progress: Progress, _step: RestartStep) -> Move | None:
-    if progress.result(DRAIN) is not Result.OK:
+    # A drain that nobody can say of may have been applied: ending none is harmless.
+    if not any(row.status in MAYBE_APPLIED for row in progress.attempts(DRAIN)):
         return None
     result = progress.result(UNDRAIN)
     if result is Result.OK:
