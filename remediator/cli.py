@@ -2,7 +2,8 @@
 
 Talks to a running controller through its API, as `amtool` does. Exit codes: 0 done, 1 the answer is
 no (problems found, not there), 2 it could not be done (configuration, unreachable). The surprise:
-no traceback ever reaches a person for a mistake of theirs.
+no traceback ever reaches a person for a mistake of theirs, and no control character of a label
+ever reaches their terminal (`plain`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -40,8 +42,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+# What a terminal obeys instead of showing it (C0, DEL, C1), what reorders or breaks a line, and
+# halves of surrogate pairs, which cannot be printed at all.
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LONGEST_LABEL = 200
+LONGEST_LINE = 4000
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Return text from anywhere as one line that a terminal only shows."""
+    shown = shortened(text, LONGEST_LINE)
+    return Text(OBEYED.sub(lambda m: m[0].encode("unicode_escape").decode(), shown), style=style)
+
+
+def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
+    """Return `text`, cut where nobody would read on; `--json` has all of it."""
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
+
+
+def whoever_runs_this() -> str:
+    """Return the user's name, or its number where it has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
 
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file; REMEDIATOR_* variables win.")
@@ -49,7 +77,7 @@ Config = Annotated[
 Url = Annotated[str, typer.Option(envvar="REMEDIATOR_URL", help="Where the controller listens.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
-By = Annotated[str, typer.Option(help="Who; it goes on record.", default_factory=getpass.getuser)]
+By = Annotated[str, typer.Option(help="Who; it goes on record.", default_factory=whoever_runs_this)]
 Scope = Annotated[str, typer.Option(help="all, playbook:NAME or target:NAME.")]
 
 VERDICTS = {"improved": "green", "unchanged": "yellow", "worse": "red", "unknown": "magenta"}
@@ -101,7 +129,7 @@ def check(
         )
     else:
         for severity, finding in findings:
-            out.print(Text(f"{finding}  [{severity}]"))
+            out.print(plain(f"{finding}  [{severity}]"))
         count = len(library.files)
         out.print(
             f"{count} file{'s' if count != 1 else ''}: {len(library.problems)} problems, "
@@ -120,7 +148,7 @@ def runs(
 ) -> None:
     """List runs, newest first."""
     wanted = {"target": target, "playbook": playbook, "limit": limit}
-    found = ask(url, "/api/v1/runs", {k: v for k, v in wanted.items() if v is not None})
+    found = ask_list(url, "/api/v1/runs", {k: v for k, v in wanted.items() if v is not None})
     if as_json:
         print_json(found)
         return
@@ -135,12 +163,12 @@ def runs(
         table.add_row(
             f"R{run['id']}",
             clock_time(run["opened_at"]),
-            run["kind"],
-            run["playbook"],
-            Text(run["target"]),
-            run["state"],
-            Text(verdict, style=VERDICTS.get(verdict, "")),
-            Text(run["reason"]),
+            plain(run["kind"]),
+            plain(run["playbook"]),
+            plain(run["target"]),
+            plain(run["state"]),
+            plain(verdict, VERDICTS.get(verdict, "")),
+            plain(run["reason"]),
         )
     out.print(table)
 
@@ -169,7 +197,7 @@ def explain(
 def find_alert(url: str, what: str) -> str:
     """Return the id of the newest alert with this name or fingerprint."""
     for key in ("name", "fingerprint"):
-        found = ask(url, "/api/v1/alerts", {key: what, "limit": 1})
+        found = ask_list(url, "/api/v1/alerts", {key: what, "limit": 1})
         if found:
             return str(found[0]["id"])
     fail(f"no alert is called {what!r}, and none has that fingerprint", code=NO)
@@ -187,11 +215,11 @@ def pause(
     kind, _, name = scope.partition(":")
     try:
         seconds = parse_duration(length).total_seconds()
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         fail(f"--for: {error}")
     body = {"scope": kind, "name": name, "reason": reason, "by": by, "length_s": seconds}
     made = ask(url, "/api/v1/pauses", body=body)
-    out.print(f"paused {scope} until {clock_time(made['until'])}: {reason}")
+    out.print(plain(f"paused {scope} until {clock_time(made['until'])}: {reason}"))
 
 
 @app.command()
@@ -199,7 +227,7 @@ def resume(by: By, scope: Scope = "all", url: Url = DEFAULT_URL) -> None:
     """Lift the pauses of a scope."""
     kind, _, name = scope.partition(":")
     lifted = ask(url, "/api/v1/resume", body={"scope": kind, "name": name, "by": by})["lifted"]
-    out.print(f"lifted {lifted} pause{'s' if lifted != 1 else ''} of {scope}")
+    out.print(plain(f"lifted {lifted} pause{'s' if lifted != 1 else ''} of {scope}"))
     raise typer.Exit(0 if lifted else NO)
 
 
@@ -237,20 +265,12 @@ def ask(
     body: dict[str, Any] | None = None,
 ) -> Any:
     """Return the controller's answer, or end with one line that says why there is none."""
-    token_file = os.environ.get("REMEDIATOR_API_TOKEN_FILE")
-    headers = {}
-    if token_file:
-        try:
-            lines = Path(token_file).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            fail(f"REMEDIATOR_API_TOKEN_FILE: {error}")
-        headers["Authorization"] = f"Bearer {lines[0].strip() if lines else ''}"
     try:
-        with httpx.Client(base_url=url, timeout=30, trust_env=False, headers=headers) as client:
+        with httpx.Client(base_url=url, timeout=30, trust_env=False, headers=token()) as client:
             answer = (
                 client.get(path, params=query) if body is None else client.post(path, json=body)
             )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         fail(f"the controller at {url} does not answer: {error}. Is it running? Set --url.")
     try:
         document = answer.json()
@@ -262,18 +282,38 @@ def ask(
     return document
 
 
+def token() -> dict[str, str]:
+    """Return the header that lets us in where the controller asks for a token."""
+    path = os.environ.get("REMEDIATOR_API_TOKEN_FILE")
+    if not path:
+        return {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        first = lines[0].strip() if lines else ""
+        first.encode("ascii")
+    except (OSError, UnicodeError) as error:
+        fail(f"REMEDIATOR_API_TOKEN_FILE {path}: {error}")
+    return {"Authorization": f"Bearer {first}"}
+
+
+def ask_list(url: str, path: str, query: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the list the controller answers with; anything else is no controller's answer."""
+    found = ask(url, path, query)
+    if not isinstance(found, list):
+        fail(f"{url} does not answer like a controller; what listens there?")
+    return found
+
+
 def tell_alert(alert: dict[str, Any]) -> None:
     """Print an alert and what was decided about it."""
     labels = alert["labels"]
     name = labels.get("alertname", alert["fingerprint"])
     state = "firing" if alert["firing"] else f"resolved {clock_time(alert['resolved_at'])}"
-    out.print(Text(f"A{alert['id']}  {name}  {state}", style="bold"))
-    rest = " ".join(f'{k}="{v}"' for k, v in sorted(labels.items()) if k != "alertname")
-    out.print(Text(f"    {rest}"))
-    out.print(
-        f"    first seen {clock_time(alert['first_seen_at'])} by {alert['source']}, "
-        f"received {alert['seen']} times"
-    )
+    out.print(plain(f"A{alert['id']}  {name}  {state}", "bold"))
+    rest = " ".join(f'{k}="{shortened(v)}"' for k, v in sorted(labels.items()) if k != "alertname")
+    out.print(plain(f"    {rest}"))
+    seen = f"first seen {clock_time(alert['first_seen_at'])} by {alert['source']}"
+    out.print(plain(f"    {seen}, received {alert['seen']} times"))
     for decision in reversed(alert["decisions"]):
         tell_decision(decision)
 
@@ -288,44 +328,42 @@ def tell_decision(decision: dict[str, Any]) -> None:
         line = f"  - {clock_time(decision['first_at'])}  {who} denied: {decision['reason']}"
         line += f": {decision['detail']}" if decision["detail"] else ""
         line += f"  (x{decision['count']})" if decision["count"] > 1 else ""
-    out.print(Text(line))
+    out.print(plain(line))
     readings = decision["evidence"].get("readings", [])
     for reading in readings:
-        out.print(Text(f"      asked {reading['query']}"), Text(f"-> {reading['said']}"))
+        out.print(plain(f"      asked {reading['query']}"), plain(f"-> {reading['said']}"))
     if "query" in decision["evidence"]:
-        out.print(Text(f"      asked {decision['evidence']['query']}"))
+        out.print(plain(f"      asked {decision['evidence']['query']}"))
 
 
 def tell_run(run: dict[str, Any]) -> None:
     """Print a run: why, every attempt and its outcome, the measurements, the end."""
     verdict = run["verdict"] or "none yet"
     head = f"R{run['id']}  {run['kind']} {run['playbook']} on {run['target']}  {run['state']}"
-    out.print(Text(head, style="bold"), Text(verdict, style=VERDICTS.get(verdict, "")))
+    out.print(plain(head, style="bold"), plain(verdict, VERDICTS.get(verdict, "")))
     parent = f", after R{run['parent_id']}" if run["parent_id"] else ""
-    out.print(
-        f"    opened {clock_time(run['opened_at'])}, mode {run['mode']}, "
-        f"playbook {run['playbook_sha'][:12]}{parent}"
-    )
+    mode = f"mode {run['mode']}, playbook {run['playbook_sha'][:12]}{parent}"
+    out.print(plain(f"    opened {clock_time(run['opened_at'])}, {mode}"))
     for decision in run["decisions"]:
         tell_decision(decision)
     told = [(s["started_at"], step_line(s)) for s in run["steps"]]
     told += [(m["at"], measurement_line(m)) for m in run["measurements"]]
     for _, line in sorted(told, key=lambda item: item[0]):
-        out.print(Text(line))
+        out.print(plain(line))
     for change in run["changes"]:
         out.print(
-            Text(
+            plain(
                 f"    change: {change['knob']} at {change['value']:g}, base {change['base']:g}: "
                 f"{change['state']}"
             )
         )
     if run["closed_at"]:
-        out.print(Text(f"    closed {clock_time(run['closed_at'])}: {run['reason']}"))
+        out.print(plain(f"    closed {clock_time(run['closed_at'])}: {run['reason']}"))
     else:
-        out.print(Text(f"    next at {clock_time(run['due_at'])}: {run['reason']}"))
+        out.print(plain(f"    next at {clock_time(run['due_at'])}: {run['reason']}"))
     for message in run["messages"]:
         sent = "told" if message["sent_at"] else f"not told yet ({message['error'] or 'queued'})"
-        out.print(Text(f"    {sent}: [{message['severity']}] {message['title']}"))
+        out.print(plain(f"    {sent}: [{message['severity']}] {message['title']}"))
 
 
 def step_line(step: dict[str, Any]) -> str:
@@ -350,7 +388,11 @@ def clock_time(text: str | None) -> str:
     """Return a moment as local time of day, with the date when it is not today."""
     if text is None:
         return "-"
-    moment = datetime.fromisoformat(text).astimezone()
+    try:
+        moment = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        # At the ends of the calendar there is no local time.
+        return text
     today = datetime.now(tz=moment.tzinfo).date()
     return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S}"
 
@@ -362,7 +404,7 @@ def print_json(document: Any) -> None:
 
 def fail(message: str, *, code: int = CANNOT) -> NoReturn:
     """End with one line for a person."""
-    err.print(Text(f"remediator: {message}", style="red"))
+    err.print(plain(f"remediator: {message}", "red"))
     raise typer.Exit(code)
 
 
@@ -371,8 +413,10 @@ def main() -> None:
     try:
         app()
     except ConfigurationError as error:
-        err.print(Text(f"remediator: {error}", style="red"))
+        # A configuration may have several things wrong with it: one line each.
+        for line in str(error).splitlines():
+            err.print(plain(f"remediator: {line}", "red"))
         raise SystemExit(CANNOT) from error
     except RemediatorError as error:
-        err.print(Text(f"remediator: {error}", style="red"))
+        err.print(plain(f"remediator: {error}", "red"))
         raise SystemExit(NO) from error

@@ -1,0 +1,239 @@
+"""`runs`, `explain`, `pause`, `resume`, `cancel` against a controller that really listens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remediator import cli
+from tests.api import rows
+from tests.api.edge import WEBHOOK, a_payload, an_alert
+from tests.cli.conftest import Listening, Type, serve
+
+HOSTILE = "\x1b[31m\x1b]0;owned\x07[red]bold[/nonsense]\r\nforged line\x9b2J\u202egnp.exe"
+
+
+@pytest.fixture
+def told(listening: Listening) -> Listening:
+    """A controller with one whole story on record, about an alert whose labels mean harm."""
+    payload = a_payload(an_alert(pod=HOSTILE, long="x" * 65536))
+    httpx.post(listening.url + WEBHOOK, json=payload).raise_for_status()
+    listening.write(rows.a_story)
+    return listening
+
+
+def harmless(text: str) -> bool:
+    return not cli.OBEYED.search(text.replace("\n", ""))
+
+
+def test_runs_are_listed_with_their_verdict(typed: Type, told: Listening) -> None:
+    said = typed("runs", "--url", told.url)
+    assert said.code == 0
+    (line,) = [line for line in said.out.splitlines() if line.startswith("R1 ")]
+    for word in ("remedy", "throttle-slow-detector", "detector-1", "succeeded", "improved"):
+        assert word in line
+
+
+def test_a_controller_without_runs_says_so(typed: Type, listening: Listening) -> None:
+    said = typed("runs", "--url", listening.url)
+    assert (said.code, said.out) == (0, "no runs yet\n")
+
+
+def test_the_address_may_come_from_the_environment(
+    typed: Type, listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REMEDIATOR_URL", listening.url)
+    assert typed("runs").code == 0
+
+
+@pytest.mark.parametrize("what", ["A1", "a1", "DetectorSlow", "f00d", "f0"])
+def test_an_alert_is_explained_by_its_number_name_or_fingerprint(
+    typed: Type, told: Listening, what: str
+) -> None:
+    said = typed("explain", what, "--url", told.url)
+    assert said.code == 0
+    assert "A1  DetectorSlow  firing" in said.out
+    assert "restart-dead-detector denied: cooldown: it ran 2 minutes ago  (x3)" in said.out
+    assert "admitted: throttle-slow-detector on detector-1 as R1" in said.out
+    assert "asked up -> 0.41" in said.out
+
+
+@pytest.mark.parametrize("what", ["R1", "r1"])
+def test_a_run_is_explained_from_evidence_to_end(typed: Type, told: Listening, what: str) -> None:
+    said = typed("explain", what, "--url", told.url)
+    assert said.code == 0
+    for line in (
+        "R1  remedy throttle-slow-detector on detector-1  succeeded improved",
+        "set: p95 is 0.41 s => ok",
+        "measured (verify): nan",
+        "measured (verify): 0.2",
+        "change: max_concurrency at 6, base 10: held",
+        "p95 is 0.2 s",
+        "[info] throttled",
+    ):
+        assert line in said.out, said.out
+
+
+@pytest.mark.parametrize("what", ["A1", "R1"])
+def test_json_is_the_whole_story_and_nothing_else(typed: Type, told: Listening, what: str) -> None:
+    said = typed("explain", what, "--json", "--url", told.url)
+    assert json.loads(said.out)["id"] == 1
+    assert said.out.isascii()
+    assert harmless(said.out)
+
+
+def test_labels_that_mean_harm_are_shown_and_not_obeyed(typed: Type, told: Listening) -> None:
+    said = typed("explain", "A1", "--url", told.url)
+    assert harmless(said.out)
+    assert r"\x1b[31m\x1b]0;owned\x07[red]bold[/nonsense]\r\nforged line\x9b2J\u202e" in said.out
+    assert not any(line.startswith("forged") for line in said.out.splitlines())
+    assert "(65536 characters)" in said.out
+    assert len(said.out) < 5000
+    assert typed("runs", "--url", told.url).code == 0
+
+
+@given(st.text(st.characters()))
+def test_no_text_makes_a_terminal_do_anything_but_show_it(text: str) -> None:
+    shown = cli.plain(text)
+    assert harmless(shown.plain)
+    assert "\n" not in shown.plain
+    assert shown.spans == []
+    shown.plain.encode()
+
+
+@pytest.mark.parametrize(
+    "what", ["R9", "A9", "Nobody", "R99999999999999999999999", "A0", "%", "../runs", "R"]
+)
+def test_what_is_not_there_is_said_in_one_line(typed: Type, told: Listening, what: str) -> None:
+    said = typed("explain", what, "--url", told.url)
+    assert said.code in {1, 2}
+    assert said.err.startswith("remediator: ")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_a_pause_is_made_shown_and_lifted(typed: Type, listening: Listening) -> None:
+    where = ("--url", listening.url, "--by", "ann")
+    wanted = ("pause", "--reason", "[red]deploy[/x]", "--for", "30m")
+    said = typed(*wanted, *where)
+    assert said.code == 0
+    assert "paused all until" in said.out
+    assert "[red]deploy[/x]" in said.out
+    assert [p["by"] for p in httpx.get(f"{listening.url}/api/v1/pauses").json()] == ["ann"]
+    said = typed("resume", *where)
+    assert (said.code, said.out) == (0, "lifted 1 pause of all\n")
+    said = typed("resume", *where)
+    assert (said.code, said.out) == (1, "lifted 0 pauses of all\n")
+
+
+def test_a_pause_of_one_playbook_names_it(typed: Type, listening: Listening) -> None:
+    where = ("--url", listening.url, "--reason", "x", "--for", "1h")
+    scope = "playbook:throttle-slow-detector"
+    assert typed("pause", "--scope", scope, *where).code == 0
+    said = typed("pause", "--scope", "playbook:throtle", *where)
+    assert said.code == 2
+    assert "known: throttle-slow-detector" in said.err
+
+
+@pytest.mark.parametrize("length", ["30", "soon", "-5m", "0s", "99999999999999d", "30d"])
+def test_a_length_that_is_none_is_refused_in_one_line(
+    typed: Type, listening: Listening, length: str
+) -> None:
+    said = typed("pause", "--reason", "x", f"--for={length}", "--url", listening.url)
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert httpx.get(f"{listening.url}/api/v1/pauses").json() == []
+
+
+def test_an_open_run_is_cancelled_and_a_closed_one_is_not(typed: Type, told: Listening) -> None:
+    run_id = told.write(rows.opened)
+    where = ("--reason", "enough", "--by", "ann", "--url", told.url)
+    said = typed("cancel", f"R{run_id}", *where)
+    assert (said.code, said.out) == (0, f"run R{run_id} stops at its next step boundary\n")
+    said = typed("cancel", "R1", *where)
+    assert said.code == 2
+    assert "closed already: succeeded" in said.err
+    assert typed("cancel", "R77", *where).code == 1
+    assert "looks like R12" in typed("cancel", "detector-1", *where).err
+
+
+# -- who is not there, or is somebody else --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9",
+        "http://nobody.invalid",
+        "127.0.0.1:8090",
+        "nonsense",
+        "ftp://127.0.0.1",
+        "http://[::1",
+        "http://127.0.0.1:99999",
+        "",
+    ],
+)
+@pytest.mark.parametrize("words", [["runs"], ["explain", "R1"]], ids=" ".join)
+def test_a_controller_that_cannot_be_reached_is_one_line_and_ends_in_two(
+    typed: Type, url: str, words: list[str]
+) -> None:
+    said = typed(*words, "--url", url)
+    assert said.code == 2
+    assert said.err.startswith("remediator: the controller at ")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[str]:
+    """Something that answers, and is no controller."""
+    app = FastAPI()
+
+    @app.get("/api/v1/runs")
+    @app.get("/api/v1/alerts")
+    def answer() -> dict[str, str]:
+        return {"status": "success", "data": "[]"}
+
+    url, end = serve(app)
+    yield url
+    end()
+
+
+@pytest.mark.parametrize("words", [["runs"], ["explain", "DetectorSlow"], ["explain", "R1"]])
+def test_something_else_that_answers_is_not_taken_for_a_controller(
+    typed: Type, stranger: str, words: list[str]
+) -> None:
+    said = typed(*words, "--url", stranger)
+    assert said.code in {1, 2}
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", "schlüssel".encode()], ids=repr)
+def test_a_token_file_that_cannot_be_used_is_named(
+    typed: Type,
+    listening: Listening,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None,
+) -> None:
+    path = tmp_path / "api.token"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("REMEDIATOR_API_TOKEN_FILE", str(path))
+    said = typed("runs", "--url", listening.url)
+    assert said.code == 2
+    assert str(path) in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_time_at_the_end_of_the_calendar_can_be_shown() -> None:
+    assert cli.clock_time(None) == "-"
+    for text in ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "2026-11-22T12:00:00Z"):
+        assert cli.clock_time(text)
