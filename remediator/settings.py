@@ -16,6 +16,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -24,6 +25,7 @@ from remediator.errors import ConfigurationError
 from remediator.model.pace import Pace
 
 MEBIBYTE = 1024 * 1024
+TEN_YEARS_S = 10 * 365 * 86400.0
 
 
 class _Strict(BaseModel):
@@ -115,6 +117,7 @@ class Settings(BaseSettings):
     actions_per_s: float = Field(default=600.0, gt=0, description="That window.")
     watchdog_within_s: float | None = Field(
         default=300.0,
+        gt=0,
         description="Silence of the Watchdog that makes us blind; null = not watched.",
     )
     retention_s: float = Field(default=30 * 86400.0, gt=0, description="Closed stories are kept.")
@@ -131,6 +134,15 @@ class Settings(BaseSettings):
         """Let the environment win over the file."""
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
+
+    @field_validator("*")
+    @classmethod
+    def _is_finite(cls, value: object) -> object:
+        # Written so that NaN, which compares with nothing, is refused as well.
+        if isinstance(value, float) and not value <= TEN_YEARS_S:
+            msg = "give a number of seconds, ten years at most"
+            raise ValueError(msg)
+        return value
 
     @field_validator("listen")
     @classmethod
@@ -197,6 +209,8 @@ def load_settings(path: Path | None) -> Settings:
     """
     try:
         return Settings(**_read(path))
+    except SettingsError as error:
+        raise ConfigurationError(f"the environment: {error}") from error
     except ValidationError as error:
         source = path or "the environment"
         lines = [
@@ -219,4 +233,4 @@ def _read(path: Path | None) -> dict[str, Any]:
         return {}
     if not isinstance(document, dict):
         raise ConfigurationError(f"{path}: must be a mapping of settings")
-    return document
+    return {str(name): value for name, value in document.items()}
