@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from remediator.engine.actions.knobs import OWNER
+from remediator.engine.actions.knobs import OWNER, revert_pace
 from remediator.engine.admission import Admission
 from remediator.engine.ports import Notifier
 from remediator.engine.runner import Runner
@@ -144,6 +144,7 @@ class Reconciler:
                 "values": {change.knob: value},
                 "lease_s": change.lease_s,
                 "owner": OWNER,
+                **revert_pace(change.restore),
                 "reason": f"run R{change.run_id} ({change.playbook}): still needed",
             },
             # Taking the renewal raised the count: the key names this renewal and no other.

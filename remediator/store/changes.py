@@ -7,14 +7,14 @@ row over and inherits its `base`: what the service had before anybody touched it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, exists, insert, select, update
+from sqlalchemy import Row, exists, insert, or_, select, update
 
 from remediator.model.playbook import Mode
-from remediator.model.run import HeldChange, Run
+from remediator.model.run import HeldChange, Run, RunState
 from remediator.store import runs
 from remediator.store.database import Tx, inserted_id
 from remediator.store.tables import alerts, changes
@@ -82,12 +82,14 @@ def hold(tx: Tx, run: Run, new: NewChange) -> int:
         "lease_until": tx.now + new.lease,
         "renew_at": tx.now + new.lease / RENEWALS_PER_LEASE,
         "restore": new.restore,
+        # Whatever step back came before is judged now, once (see `_backed_off`).
+        "stepped_back_at": None,
         "state": HELD,
         "reason": "",
         "renewal_error": "",
     }
     if held is not None:
-        runs.stop_restores(tx, held.id, reason=f"run {run.id} took the change over")
+        runs.stop_restores(tx, held.id, reason=f"run R{run.id} took the change over")
         tx.conn.execute(
             update(changes)
             .where(changes.c.id == held.id)
@@ -160,12 +162,15 @@ def close_change(tx: Tx, change_id: int, state: str, *, reason: str) -> None:
 def take_renewals(tx: Tx, *, limit: int) -> list[HeldChange]:
     """Take the leases that are due for renewal; each is handed out once.
 
-    Not while a run acts on the target: it may be setting the very value that we would repeat.
+    Not while a run acts on the target: it may be setting the very value that we would repeat. A
+    renewal carries the target's newest fencing token, because a later run may have shown the
+    target a newer one than the run that made the change had.
     """
     acting = (
         exists()
         .where(runs_table.c.target == changes.c.target, runs_table.c.mode == changes.c.mode)
-        .where(runs_table.c.holds_slot)
+        # A claimed restore holds no slot until it sends, and has the newest token already.
+        .where(or_(runs_table.c.holds_slot, runs_table.c.state == RunState.ACTING))
     )
     rows = tx.conn.execute(
         select(*_COLUMNS)
@@ -178,12 +183,13 @@ def take_renewals(tx: Tx, *, limit: int) -> list[HeldChange]:
     for row in rows:
         change = change_of(row)
         again = tx.now + timedelta(seconds=change.lease_s) / RENEWALS_PER_LEASE
+        token = runs.newest_token(tx, change.target)
         tx.conn.execute(
             update(changes)
             .where(changes.c.id == change.id)
-            .values(renew_at=again, renewals=change.renewals + 1)
+            .values(renew_at=again, renewals=change.renewals + 1, fencing_token=token)
         )
-        taken.append(change)
+        taken.append(replace(change, fencing_token=token))
     return taken
 
 
@@ -248,7 +254,7 @@ def took_back(tx: Tx, run: Run, *, knob: str, value: float | None) -> None:
     if change is None:
         return
     if value is None or value == change.base:
-        close_change(tx, change.id, "rolled_back", reason=f"run {run.id} took it back")
+        close_change(tx, change.id, "rolled_back", reason=f"run R{run.id} took it back")
         return
     tx.conn.execute(
         update(changes)

@@ -130,6 +130,14 @@ def next_token(tx: Tx, target: str) -> int:
     return int(tx.conn.execute(statement).scalar_one())
 
 
+def newest_token(tx: Tx, target: str) -> int:
+    """Return the target's fencing token as it is; 0 when no run was ever claimed on it."""
+    token = tx.conn.execute(
+        select(fences.c.token).where(fences.c.target == target)
+    ).scalar_one_or_none()
+    return 0 if token is None else int(token)
+
+
 def renew(tx: Tx, held: Iterable[tuple[int, int]], *, owner: str, lease: timedelta) -> None:
     """Push back the lease of the runs this process drives; `held` are (id, epoch) pairs.
 

@@ -66,7 +66,11 @@ def set_knob(
     if held:
         undo = {
             "verb": "set",
-            "args": {"values": {knob: current}, "lease_s": lease.total_seconds()},
+            "args": {
+                "values": {knob: current},
+                "lease_s": lease.total_seconds(),
+                **revert_pace(restore),
+            },
             "lasting": True,
         }
     new = changes.NewChange(
@@ -88,7 +92,7 @@ def set_knob(
             "owner": OWNER,
             "reason": f"run R{progress.run.id} ({progress.plan.name}): {why}",
             "if_generation": document.get("generation"),
-            **revert_pace(progress.plan),
+            **revert_pace(restore),
         },
         why=why,
         idempotent=True,
@@ -100,12 +104,14 @@ def set_knob(
     )
 
 
-def revert_pace(plan: Playbook) -> dict[str, Any]:
-    """Return how the service itself ramps back when the lease lapses: as we would restore."""
-    if plan.on_resolve is None:
+def revert_pace(restore: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return how the service itself ramps back when the lease lapses: as we would restore.
+
+    Every call that sets a leased value says it again: the newest lease is the one that lapses.
+    """
+    if restore is None:
         return {}
-    restore = plan.on_resolve.restore
-    return {"revert_step": restore.step, "revert_every_s": restore.every.total_seconds()}
+    return {"revert_step": restore["step"], "revert_every_s": restore["every_s"]}
 
 
 def restore_spec(plan: Playbook) -> dict[str, Any] | None:

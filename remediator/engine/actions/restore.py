@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 
-from remediator.engine.actions.knobs import OWNER
+from remediator.engine.actions.knobs import OWNER, revert_pace
 from remediator.engine.moves import SETTINGS, Done, Failed, Move, Progress, Result, Send, Wait
 from remediator.engine.verify import next_measurement
 from remediator.model.playbook import Condition
@@ -28,9 +28,9 @@ def next_move(progress: Progress) -> Move:
     """Return the next move of a restore run."""
     change = progress.change
     if change is None or change.closed_at is not None:
-        state = change.state if change else "gone"
-        reached = change is not None and change.value == change.base
-        return Done(Verdict.IMPROVED if reached else None, f"the change is {state}")
+        if change is not None and change.value == change.base:
+            return Done(Verdict.IMPROVED, f"the change is {change.state}")
+        return Failed(None, f"the change is {change.state if change else 'gone'}")
     if change.state != changes.RESTORING or change.restore is None:
         return Failed(None, f"run R{change.run_id} took the change over")
     if progress.alert_since is not None:
@@ -97,6 +97,7 @@ def _give_back(
         else {
             "values": {change.knob: number},
             "lease_s": change.lease_s,
+            **revert_pace(change.restore),
             **common,
         },
         why=why,
