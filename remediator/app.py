@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -45,9 +46,6 @@ from remediator.settings import Settings, TargetSettings
 from remediator.store.database import Database, moment
 
 log = structlog.get_logger(__name__)
-
-# One process among others that share a journal.
-OWNER = f"{socket.gethostname()}/{os.getpid()}"
 
 
 @dataclass
@@ -122,7 +120,7 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
         inventory=inventory,
         admission=admission,
         pace=pace,
-        owner=OWNER,
+        owner=_owner(),
     )
     reconciler = Reconciler(
         db=journal,
@@ -228,6 +226,14 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
     )
     app.include_router(health.build_router(db=journal, metrics=metrics, ready=ready))
     return app
+
+
+def _owner() -> str:
+    """Return a name for one controller among all that share a journal.
+
+    Host and process id are for people. They are not enough: in containers both repeat.
+    """
+    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
 
 
 def _refuse_unsafe(settings: Settings) -> None:

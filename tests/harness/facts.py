@@ -34,6 +34,7 @@ class Scalar:
 
 HANG = object()
 EMPTY = object()
+CUT = object()
 Answer = Callable[[str], Any]
 
 
@@ -42,25 +43,28 @@ class Facts:
     """What the two say.
 
     Attributes:
-        answer: a query's value: a number, EMPTY, Scalar, Raw or HANG.
-        active: what Alertmanager lists, as `/api/v2/alerts` spells it.
+        answer: a query's value: a number, EMPTY, Scalar, Raw, HANG or CUT.
+        active: what Alertmanager lists, as `/api/v2/alerts` spells it; None = it is broken.
+        polls: how often Alertmanager was asked.
         asked: every query, in order.
     """
 
     url: str
     answer: Answer = field(default=lambda _query: EMPTY)
-    active: list[dict[str, Any]] = field(default_factory=list)
+    active: list[dict[str, Any]] | None = field(default_factory=list)
+    polls: int = 0
     asked: list[str] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
-    def reply(self, path: str, form: dict[str, str]) -> Raw:
-        """Answer one request of Prometheus' query API."""
+    def reply(self, path: str, form: dict[str, str]) -> Raw | None:
+        """Answer one request of Prometheus' query API; None hangs up."""
         query = form["query"]
         self.asked.append(query)
         value = self.answer(query)
         if value is HANG:
             self.closing.wait(60)
-            return Raw(503, b"")
+        if value is HANG or value is CUT:
+            return None
         if isinstance(value, Raw):
             return value
         kind = "vector"
@@ -103,11 +107,14 @@ class _Requests(BaseHTTPRequestHandler):
         self._send(self.facts.reply(self.path, {name: v[-1] for name, v in form.items()}))
 
     def do_GET(self) -> None:
-        known = self.path.startswith("/api/v2/alerts")
-        body = json.dumps(self.facts.active if known else {}).encode()
-        self._send(Raw(200, body))
+        self.facts.polls += 1
+        listed = self.facts.active
+        self._send(Raw(503 if listed is None else 200, json.dumps(listed).encode()))
 
-    def _send(self, answer: Raw) -> None:
+    def _send(self, answer: Raw | None) -> None:
+        if answer is None:
+            self.close_connection = True
+            return
         try:
             self.send_response(answer.status)
             self.send_header("Content-Type", "application/json")

@@ -42,7 +42,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 [program:detector]
 command = {python} -m tests.harness.target {folder}
 directory = {root}
-autorestart = false
+autorestart = true
 startsecs = 0
 stopwaitsecs = 8
 redirect_stderr = true
