@@ -123,6 +123,7 @@ class Reconciler:
 
     async def look_after_changes(self) -> None:
         """Renew held leases, give back what is over, let go of what was held too long."""
+        await self.db.write(_let_go_of_lapsed)
         await self.db.write(_begin_restores)
         for change in await self.db.write(changes.held_past, max_hold=self.runner.pace.max_hold):
             await self.db.write(_expire, change)
@@ -170,6 +171,7 @@ class Reconciler:
                 await self.notifier.notify(message)
             except EffectError as error:
                 self.metrics.notifications.labels(outcome="failed").inc()
+                log.warning("not told", key=message.key, title=message.title, why=str(error))
                 await self.db.write(outbox.not_told, message.key, error=str(error))
             else:
                 self.metrics.notifications.labels(outcome="sent").inc()
@@ -233,6 +235,15 @@ def _begin_restores(tx: Tx) -> None:
                 change_id=change.id,
             ),
         )
+
+
+def _let_go_of_lapsed(tx: Tx) -> None:
+    # Setting the value again would act on evidence from before the lapse. Whether it is needed
+    # still is a new question, and admission asks it while the alert fires.
+    for change in changes.lapsed(tx):
+        changes.close_change(tx, change.id, "expired", reason="its lease ended and was not renewed")
+        body = change.renewal_error or "No controller was there to renew it."
+        _tell_about(tx, change, "warning", "lapsed", f"The service ramps back itself. {body}")
 
 
 def _expire(tx: Tx, change: HeldChange) -> None:

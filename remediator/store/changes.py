@@ -205,6 +205,14 @@ def renewed(tx: Tx, change: HeldChange, *, error: str) -> None:
     )
 
 
+def lapsed(tx: Tx) -> list[HeldChange]:
+    """Return the open changes whose lease ended unrenewed: the target gives them back itself."""
+    rows = tx.conn.execute(
+        select(*_COLUMNS).where(changes.c.closed_at.is_(None), changes.c.lease_until < tx.now)
+    )
+    return [change_of(row) for row in rows]
+
+
 def held_past(tx: Tx, *, max_hold: timedelta) -> list[HeldChange]:
     """Return the open changes that have been held for too long."""
     rows = tx.conn.execute(

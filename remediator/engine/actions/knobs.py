@@ -6,17 +6,21 @@ The document is the detector's (design, section 6); any service that serves the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from remediator.engine.moves import SETTINGS, Failed, Progress, Send
+from remediator.engine.moves import SETTINGS, Failed, Progress, Send, Wait
 from remediator.model.playbook import Condition, Mode, Playbook, Throttle
 from remediator.model.run import Phase
 from remediator.model.throttle import RESTORE_BELOW
 from remediator.store import changes
 
 OWNER = "remediator"
+# How long settings that cannot be read are asked for again, from the step's start or its last call:
+# a service that restarts is back by then, one that is not wants another remedy.
+UNREADABLE_FOR = timedelta(seconds=30)
+LOOK_EVERY = timedelta(seconds=1)
 
 
 def settings_of(progress: Progress) -> Mapping[str, Any]:
@@ -25,13 +29,17 @@ def settings_of(progress: Progress) -> Mapping[str, Any]:
     return document
 
 
-def refuse(progress: Progress, knob: str) -> Failed | None:
-    """Return why a knob must not be touched: unknown, pinned, or held by somebody else."""
+def refuse(progress: Progress, knob: str) -> Failed | Wait | None:
+    """Return why a knob must not be touched: unknown, pinned, or held by somebody else.
+
+    Settings that cannot be read are asked for again, for as long as a restart takes.
+    """
     view = progress.view.get(SETTINGS, {})
     if "error" in view:
-        return Failed(
-            None, f"the settings of {progress.target.name} cannot be read: {view['error']}"
-        )
+        why = f"the settings of {progress.target.name} cannot be read: {view['error']}"
+        if progress.now < _last_heard(progress) + UNREADABLE_FOR:
+            return Wait(until=progress.now + LOOK_EVERY, why=why)
+        return Failed(None, why)
     document = settings_of(progress)
     if knob not in document.get("values", {}):
         known = ", ".join(sorted(document.get("values", {})))
@@ -47,6 +55,12 @@ def refuse(progress: Progress, knob: str) -> Failed | None:
     return None
 
 
+def _last_heard(progress: Progress) -> datetime:
+    here = [row for row in progress.history.steps if row.pc == progress.run.pc]
+    times = [row.ended_at or row.started_at for row in here]
+    return max(times, default=progress.step_started_at)
+
+
 def set_knob(
     progress: Progress,
     *,
@@ -56,12 +70,25 @@ def set_knob(
     value: float,
     lease: timedelta,
     why: str,
+    ramp: bool = False,
 ) -> Send:
-    """Return the call that sets a knob, as a lease, with its undo and the change it leaves."""
+    """Return the call that sets a knob, as a lease, with its undo and the change it leaves.
+
+    Args:
+        progress: what is known.
+        call: the call's name within the step.
+        iteration: which repetition of it.
+        knob: the tunable.
+        value: what it is set to.
+        lease: after this long without renewal the target takes it back.
+        why: the sentence that explains it.
+        ramp: it is given back in steps (a ceiling); other knobs are given back at once, because
+            the values in between may mean nothing (an image size).
+    """
     document = settings_of(progress)
     current = document["values"][knob]
     held = document.get("leases", {}).get(knob)
-    restore = restore_spec(progress.plan)
+    restore = restore_spec(progress.plan, ramp=ramp)
     undo: dict[str, Any] = {"verb": "release", "args": {"knob": knob}, "lasting": True}
     if held:
         undo = {
@@ -114,7 +141,7 @@ def revert_pace(restore: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"revert_step": restore["step"], "revert_every_s": restore["every_s"]}
 
 
-def restore_spec(plan: Playbook) -> dict[str, Any] | None:
+def restore_spec(plan: Playbook, *, ramp: bool) -> dict[str, Any] | None:
     """Return how a change of this playbook is given back, with what healthy means; as JSON."""
     if plan.on_resolve is None:
         return None
@@ -126,7 +153,7 @@ def restore_spec(plan: Playbook) -> dict[str, Any] | None:
     return {
         "every_s": restore.every.total_seconds(),
         "hold_s": hold.total_seconds(),
-        "step": restore.step,
+        "step": restore.step if ramp else None,
         "healthy": healthy.model_dump(mode="json"),
         "window_s": window.total_seconds(),
         "measure_s": every.total_seconds(),
