@@ -388,7 +388,7 @@ class World:
 
     async def cancel(self, run: Run, why: str = "changed my mind") -> bool:
         """Cancel a run, as a person does."""
-        return await self.db.write(runs.ask_to_stop, run.id, reason=f"cancelled by ann: {why}")
+        return await self.db.write(runs.ask_to_stop, run.id, reason=f"cancelled by ann: {why}", insists=True)
 
     # -- looking -------------------------------------------------------------------------------
 

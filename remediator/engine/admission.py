@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from remediator.engine.dispatch import Candidate, Misfit, candidates
@@ -47,7 +48,7 @@ class Admission:
         if not await self.db.write(_needs_decision, alert.id, self.pace):
             return []
         taken: list[tuple[str, Decision]] = []
-        again = False
+        again = makes_room = False
         admitted_on: dict[str, str] = {}
         for found in candidates(alert, library, self.inventory):
             if isinstance(found, Misfit):
@@ -57,11 +58,12 @@ class Admission:
             decision = await self._decide(found, admitted_on)
             if isinstance(decision, Admitted):
                 admitted_on[found.target.name] = found.plan.name
+            makes_room = makes_room or _makes_room(found, decision)
             again = again or isinstance(decision, Admitted) or decision.is_transient
             taken.append((found.plan.name, decision))
-        await self.db.write(
-            alert_rows.review_again, alert.id, after=self.pace.review if again else None
-        )
+        # The run that makes room does so at its next step boundary: be there when it does.
+        after = timedelta() if makes_room else self.pace.review
+        await self.db.write(alert_rows.review_again, alert.id, after=after if again else None)
         return taken
 
     async def _decide(self, candidate: Candidate, admitted_on: Mapping[str, str]) -> Decision:
@@ -90,6 +92,13 @@ class Admission:
         await self.db.write(
             decisions.record, alert_id=alert.id, playbook=playbook, target=target, decision=denied
         )
+
+
+def _makes_room(candidate: Candidate, decision: Decision) -> bool:
+    if isinstance(decision, Admitted) or decision.reason is not Reason.BUSY:
+        return False
+    acting: int = decision.evidence.get("priority", candidate.plan.priority)
+    return acting < candidate.plan.priority
 
 
 def _needs_decision(tx: Tx, alert_id: int, pace: Pace) -> bool:

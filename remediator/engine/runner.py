@@ -108,8 +108,8 @@ class Runner:
                 return
             progress = self._progress(loaded, view)
             if progress is None:
-                gone = Failed(None, f"{loaded.run.target} left the inventory")
-                await self.db.write(settle.fail, loaded.run, gone, "nobody can reach it", self.pace)
+                gone = f"{loaded.run.target} left the inventory: nobody can reach it"
+                await self.db.write(settle.strand, loaded.run, gone, self.pace)
                 return
             move = _decide(progress)
             if isinstance(move, Inspect):
@@ -371,7 +371,7 @@ class Runner:
         if everything or settle.half_done(progress):
             await self.db.write(runs.turn_back, run, verdict=None, reason=reason)
             return False
-        await self.db.write(settle.stop, run, reason)
+        await self.db.write(settle.stop, run, reason, self.pace)
         return True
 
 

@@ -8,7 +8,7 @@ surprise: a rollback that fails always reaches a person, whatever the playbook s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from remediator.engine.admission import Admission, admit
 from remediator.engine.dispatch import Candidate, Misfit, candidate_for
@@ -27,6 +27,7 @@ PERSON = "person"
 PREEMPTED = "preempted"
 CANCELLED = "cancelled"
 PAUSED = "paused"
+OUT_OF_BUDGET = "budget"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ async def find_successor(
     found = candidate_for(alert, library[name], admission.inventory)
     if isinstance(found, Misfit):
         return f"playbook {name!r} does not fit: {found.denied.detail}"
+    if progress.run.mode is Mode.OBSERVE:
+        # Nothing was done here, so nothing may be done about its having failed.
+        found = replace(found, plan=found.plan.model_copy(update={"mode": Mode.OBSERVE}))
     return Successor(candidate=found, evidence=await admission.evidence(found))
 
 
@@ -134,6 +138,9 @@ def hand_over(tx: Tx, run: Run, reason: str, successor: Successor | str, pace: P
         decision = admit(tx, successor.candidate, successor.evidence, pace, parent_id=run.id)
         if isinstance(decision, Admitted):
             _tell(tx, run, "warning", f"escalated to {successor.candidate.plan.name}", reason)
+            if successor.candidate.plan.mode is not run.mode:
+                # It only observes, and what nobody acts on needs somebody who does.
+                _tell(tx, run, "critical", "needs a person", reason)
             return decision.run_id
         successor = f"{successor.candidate.plan.name} was denied: {decision.detail}"
     _tell(tx, run, "critical", "needs a person", f"{reason}; {successor}")
@@ -157,16 +164,36 @@ def end_rollback(
     if run.stop_reason is None:
         hand_over(tx, run, reason, successor, pace)
     else:
-        _review_soon(tx, run)
+        _after_stop(tx, run, pace)
 
 
-def stop(tx: Tx, run: Run, reason: str) -> None:
+def strand(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
+    """Close a run whose target nobody can reach any more, in whatever phase it is."""
+    if run.phase is Phase.ROLLBACK:
+        end_rollback(tx, run, failures=[reason], successor=reason, pace=pace)
+    else:
+        fail(tx, run, Failed(None, reason), reason, pace)
+
+
+def stop(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
     """Close a run that was asked to stop and has nothing to take back."""
     runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=reason)
     change = changes.get_change(tx, run.change_id) if run.change_id else None
     if change is not None and change.closed_at is None:
         changes.set_state(tx, change.id, changes.HELD, reason=reason)
-    _review_soon(tx, run)
+    _after_stop(tx, run, pace)
+
+
+def _after_stop(tx: Tx, run: Run, pace: Pace) -> None:
+    asked = run.stop_reason or ""
+    if asked.startswith(OUT_OF_BUDGET):
+        # It was not helped, and we may not go on: that is a person's business now.
+        _tell(tx, run, "critical", "needs a person", asked)
+    if asked.startswith((PREEMPTED, OUT_OF_BUDGET)) and run.alert_id is not None:
+        # Whoever asked for the room comes first.
+        alerts.review_again(tx, run.alert_id, after=pace.review)
+    else:
+        _review_soon(tx, run)
 
 
 def _review_soon(tx: Tx, run: Run) -> None:

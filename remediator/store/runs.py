@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, case, exists, func, insert, or_, select, update
+from sqlalchemy import Row, and_, case, exists, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -118,13 +118,19 @@ def claim_due(tx: Tx, *, owner: str, lease: timedelta, limit: int) -> list[Run]:
 
 
 def next_token(tx: Tx, target: str) -> int:
-    """Raise the target's fencing token and return it."""
+    """Raise the target's fencing token and return it.
+
+    Never below the milliseconds since the epoch: a journal that was lost, or restored from a
+    backup, must not count from where the target has long been.
+    """
+    least = int(tx.now.timestamp() * 1000)
+    raised = case((fences.c.token >= least, fences.c.token + 1), else_=least)
     # PostgreSQL and SQLite share this upsert; SQLAlchemy spells it once per dialect.
     dialect = postgresql if tx.conn.dialect.name == "postgresql" else sqlite
     statement = (
         dialect.insert(fences)
-        .values(target=target, token=1)
-        .on_conflict_do_update(index_elements=["target"], set_={"token": fences.c.token + 1})
+        .values(target=target, token=least)
+        .on_conflict_do_update(index_elements=["target"], set_={"token": raised})
         .returning(fences.c.token)
     )
     return int(tx.conn.execute(statement).scalar_one())
@@ -181,8 +187,13 @@ def park(tx: Tx, run: Run, *, due_at: datetime, reason: str, release_slot: bool 
     """Let the run wait as a row: no owner, no task, no memory."""
     state = RunState.ROLLING_BACK if run.phase is Phase.ROLLBACK else RunState.WAITING
     values: dict[str, Any] = {"holds_slot": False} if release_slot else {}
+    due: Any = due_at
+    if run.stop_reason is None:
+        # Asked to stop since the run was read: that must not wait until `due_at`.
+        now, then = (literal(at, runs.c.due_at.type) for at in (tx.now, due_at))
+        due = case((runs.c.stop_reason.is_not(None), now), else_=then)
     fenced_update(
-        tx, run, state=state, due_at=due_at, owner=None, lease_until=None, reason=reason, **values
+        tx, run, state=state, due_at=due, owner=None, lease_until=None, reason=reason, **values
     )
 
 
