@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
+from apscheduler.events import EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.executors.asyncio import AsyncIOExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -24,12 +26,17 @@ log = structlog.get_logger(__name__)
 
 Tick = Callable[[], Awaitable[None]]
 
+# Long enough for a message that is being sent to be noted as sent.
+STOP_WITHIN_S = 5.0
+
 
 class Scheduler:
     """Calls the ticks."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._ticking: set[asyncio.Task[None]] = set()
+        self._poked: set[str] = set()
         # It warns at every tick that it skips; skipping is what `max_instances=1` is for.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler = AsyncIOScheduler(
@@ -37,13 +44,19 @@ class Scheduler:
             timezone=UTC,
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
+        self._scheduler.add_listener(self._again, EVENT_JOB_EXECUTED)
 
     def every(self, seconds: float, name: str, tick: Tick) -> None:
         """Call `tick` every so many seconds, never twice at once."""
 
         async def guarded() -> None:
-            with self._metrics.ticks.labels(tick=name).time():
-                await self._guard(name, tick)
+            self._poked.discard(name)
+            # A task of our own: APScheduler cancels its tasks when it stops.
+            ticking = asyncio.create_task(self._guard(name, tick), name=name)
+            self._ticking.add(ticking)
+            ticking.add_done_callback(self._ticking.discard)
+            with self._metrics.ticks.labels(tick=name).time(), suppress(asyncio.CancelledError):
+                await asyncio.wait({ticking})
 
         self._scheduler.add_job(
             guarded, "interval", seconds=seconds, id=name, next_run_time=datetime.now(UTC)
@@ -61,6 +74,15 @@ class Scheduler:
 
     def poke(self, name: str) -> None:
         """Call a tick as soon as possible. A lost poke costs one interval."""
+        self._poked.add(name)
+        self._at_once(name)
+
+    def _again(self, ended: JobExecutionEvent) -> None:
+        # A poke during a tick was skipped, and that tick may have looked too early to see why.
+        if ended.job_id in self._poked:
+            self._at_once(ended.job_id)
+
+    def _at_once(self, name: str) -> None:
         try:
             self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
         except JobLookupError:
@@ -71,6 +93,12 @@ class Scheduler:
         self._scheduler.start()
 
     async def stop(self) -> None:
-        """Stop ticking; a tick in progress finishes."""
+        """Stop ticking; a tick in progress gets five seconds to finish."""
+        self._scheduler.pause()
+        if self._ticking:
+            await asyncio.wait(self._ticking, timeout=STOP_WITHIN_S)
+        for late in self._ticking:
+            log.warning("tick cut short", tick=late.get_name())
+            late.cancel()
         self._scheduler.shutdown(wait=False)
         await asyncio.sleep(0)

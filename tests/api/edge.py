@@ -102,7 +102,9 @@ async def controller(
     app = root.build(Settings(playbooks=playbooks, **settings), db=journal)
     transport = httpx.ASGITransport(app=app, client=(caller, 40000), raise_app_exceptions=False)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://controller") as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:8090"
+        ) as client:
             yield Edge(db=journal, clock=clock, app=app, client=client)
     finally:
         if db is None:

@@ -45,7 +45,7 @@ async def test_a_run_tells_everything_on_record_of_it(edge: Edge) -> None:
     (step,) = story["steps"]
     assert step["status"] == "ok"
     assert step["idempotency_key"].endswith("/forward/0/0/set")
-    assert step["fencing_token"] == 1
+    assert step["fencing_token"] >= 1
     assert [(m["status"], m["value"]) for m in story["measurements"]] == [
         ("nan", None),
         ("ok", 0.2),

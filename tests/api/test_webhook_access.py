@@ -135,3 +135,14 @@ async def test_where_others_can_reach_it_looking_and_changing_need_the_api_token
         # The webhook's token is Alertmanager's alone.
         assert (await edge.post(PAYLOAD, **bearer("api"))).status_code == 401
         assert await exposed(edge, "GET", "/livez") == 200
+
+
+@pytest.mark.parametrize("host", ["controller.example.org", "x", "10.1.2.3:8090", "[::ffff]:1"])
+async def test_without_a_token_it_answers_to_no_name_that_somebody_else_could_own(
+    tmp_path: Path, host: str
+) -> None:
+    """A page in a browser on this machine can give its own name to our address."""
+    async with controller(tmp_path) as edge:
+        assert (await edge.post(PAYLOAD, host=host)).status_code == 403
+        for own in ("localhost:8090", "127.0.0.1", "[::1]:8090"):
+            assert (await edge.post(PAYLOAD, host=own)).status_code == 200

@@ -177,7 +177,7 @@ async def poked(edge: Edge) -> tuple[AsyncClient, Pokes]:
         poke=pokes.poke,
     )
     app.include_router(router)
-    return AsyncClient(transport=ASGITransport(app=app), base_url="http://controller"), pokes
+    return AsyncClient(transport=ASGITransport(app=app), base_url="http://127.0.0.1:8090"), pokes
 
 
 async def test_a_truncated_payload_is_believed_alert_by_alert_and_the_level_is_read(

@@ -78,8 +78,8 @@ def test_fencing_tokens_of_a_target_only_ever_grow(replicas: list[Database]) -> 
     for mine in drawn:
         assert mine == sorted(mine)  # type: ignore[call-overload]  # lists of numbers
     flat = sorted(token for mine in drawn for token in mine)  # type: ignore[attr-defined]  # lists
-    assert flat == list(range(1, 10 * REPLICAS + 1))
-    assert replicas[0].transact(runs.next_token, "detector-2") == 1
+    assert len(set(flat)) == 10 * REPLICAS
+    assert replicas[0].transact(runs.next_token, "detector-1") > flat[-1]
 
 
 def test_a_takeover_raises_epoch_and_token(db: Database, clock: Hands) -> None:
