@@ -283,7 +283,8 @@ def _notifier(settings: Settings, web: httpx.AsyncClient) -> Notifier:
     if settings.notify_url is None:
         return written
     posted = WebhookNotifier(settings.notify_url, client=web, token_file=settings.notify_token_file)
-    return InTurn((written, posted))
+    # The one that can fail comes first: a retry must not write the same line again and again.
+    return InTurn((posted, written))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,9 @@ class Access:
         if self._token_file is None:
             if not _from_loopback(request):
                 raise HTTPException(403, "no token is configured, so only this machine may do that")
+            # A page that a browser on this machine shows could reach us under its own name.
+            if not _is_loopback(request.url.hostname or ""):
+                raise HTTPException(403, "without a token, ask by 127.0.0.1 or localhost")
             return
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         offered = given.strip().encode() if kind.lower() == "bearer" else b""
@@ -76,9 +79,13 @@ class Access:
 
 
 def _from_loopback(request: Request) -> bool:
-    if request.client is None:
-        return False
+    return request.client is not None and _is_loopback(request.client.host)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
     try:
-        return ip_address(request.client.host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return False

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Dialect,
@@ -128,7 +129,7 @@ runs = Table(
     Column("owner", Text),
     Column("epoch", Integer, nullable=False, default=0),
     Column("lease_until", Moment),
-    Column("fencing_token", Integer, nullable=False, default=0),
+    Column("fencing_token", BigInteger, nullable=False, default=0),
     Column("holds_slot", Boolean, nullable=False),
     Column("stop_reason", Text),  # cancel or pre-emption asked for; honoured at a step boundary
     Column("step_started_at", Moment),
@@ -182,7 +183,7 @@ steps = Table(
     Column("undone", Boolean, nullable=False, default=False),
     Column("why", Text, nullable=False, default=""),
     Column("idempotency_key", Text, nullable=False),
-    Column("fencing_token", Integer, nullable=False),
+    Column("fencing_token", BigInteger, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("status", String(16), nullable=False),
     Column("result", JSON),
@@ -225,7 +226,7 @@ changes = Table(
     Column("restore_interval_s", Double),
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False, default=""),
-    Column("fencing_token", Integer, nullable=False),
+    Column("fencing_token", BigInteger, nullable=False),
     Column("lease_s", Double, nullable=False),
     Column("lease_until", Moment, nullable=False),
     Column("renew_at", Moment, nullable=False),
@@ -249,7 +250,7 @@ fences = Table(
     "fences",
     metadata,
     Column("target", Text, primary_key=True),
-    Column("token", Integer, nullable=False),
+    Column("token", BigInteger, nullable=False),
 )
 
 controls = Table(

@@ -81,9 +81,10 @@ def _step(progress: Progress, change: HeldChange, iteration: int) -> Move:
 
 
 def _give_back(
-    progress: Progress, change: HeldChange, iteration: int, interval: timedelta, step: int
+    progress: Progress, change: HeldChange, iteration: int, interval: timedelta, step: int | None
 ) -> Send:
-    value = step_back(change.value, base=change.base, step=step)
+    base = change.base
+    value = base if step is None else step_back(change.value, base=base, step=step)
     last = value == change.base
     why = f"healthy: {change.knob} {change.value:g} -> {value:g} (base {change.base:g})"
     common = {"owner": OWNER, "reason": f"run R{progress.run.id}: {why}"}

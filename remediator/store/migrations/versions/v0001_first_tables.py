@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("restore_interval_s", sa.Double(), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("fencing_token", sa.Integer(), nullable=False),
+        sa.Column("fencing_token", sa.BigInteger(), nullable=False),
         sa.Column("lease_s", sa.Double(), nullable=False),
         sa.Column("lease_until", sa.Double(), nullable=False),
         sa.Column("renew_at", sa.Double(), nullable=False),
@@ -79,7 +79,7 @@ def upgrade() -> None:
     op.create_table(
         "fences",
         sa.Column("target", sa.Text(), nullable=False),
-        sa.Column("token", sa.Integer(), nullable=False),
+        sa.Column("token", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("target"),
     )
     op.create_table(
@@ -164,7 +164,7 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("lease_until", sa.Double(), nullable=True),
-        sa.Column("fencing_token", sa.Integer(), nullable=False),
+        sa.Column("fencing_token", sa.BigInteger(), nullable=False),
         sa.Column("holds_slot", sa.Boolean(), nullable=False),
         sa.Column("stop_reason", sa.Text(), nullable=True),
         sa.Column("step_started_at", sa.Double(), nullable=True),
@@ -239,7 +239,7 @@ def upgrade() -> None:
         sa.Column("undone", sa.Boolean(), nullable=False),
         sa.Column("why", sa.Text(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=False),
-        sa.Column("fencing_token", sa.Integer(), nullable=False),
+        sa.Column("fencing_token", sa.BigInteger(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("result", sa.JSON(), nullable=True),
