@@ -13,7 +13,15 @@ from typing import TypeVar
 
 from detector_service.errors import RefusedError
 from detector_service.tunables.document import Document, Drain, Lease, Pin
-from detector_service.tunables.knobs import KNOBS, Number, Values, problems, typed
+from detector_service.tunables.knobs import (
+    KNOBS,
+    Number,
+    Values,
+    problems,
+    step_problem,
+    stride,
+    typed,
+)
 
 LEGACY_OWNER = "legacy"
 
@@ -160,11 +168,14 @@ def _step(document: Document, name: str, now: float) -> Lease | None:
     lease = document.leases[name]
     if now < lease.due_at:
         return lease
-    base = document.base[name]
-    distance = base - lease.value
-    if lease.revert_step is None or abs(distance) <= lease.revert_step:
+    distance = document.base[name] - lease.value
+    if lease.revert_step is None:
         return None
-    towards = lease.revert_step if distance > 0 else -lease.revert_step
+    # A state file may hold a step that was asked for when any was allowed.
+    step = stride(name, lease.revert_step)
+    if abs(distance) <= step:
+        return None
+    towards = step if distance > 0 else -step
     # Rounding keeps 0.1 + 0.2 from showing up as 0.30000000000000004.
     value = typed(name, round(lease.value + towards, 9))
     return replace(lease, value=value, next_step_at=now + lease.revert_every_s)
@@ -188,10 +199,11 @@ def _require_valid(wish: Write) -> None:
     found = problems(wish.values)
     if not wish.values:
         found["values"] = "must name at least one setting"
-    if wish.revert_step is not None and wish.revert_step != int(wish.revert_step):
-        whole = [name for name in wish.values if name in KNOBS and KNOBS[name].whole]
-        if whole:
-            found["revert_step"] = f"must be a whole number for {', '.join(whole)}"
+    if wish.revert_step is not None:
+        known = (name for name in wish.values if name in KNOBS)
+        phrases = [phrase for name in known if (phrase := step_problem(name, wish.revert_step))]
+        if phrases:
+            found["revert_step"] = "; ".join(phrases)
     if found:
         words = "; ".join(f"{name}: {phrase}" for name, phrase in found.items())
         raise RefusedError(422, "invalid", words, evidence={"problems": found})

@@ -6,6 +6,7 @@ narrower bounds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,7 @@ class Knob:
         whole: only whole numbers are allowed.
         multiple_of: the value must be a multiple of this (0: any).
         ramp: default ``(step, seconds)`` of the way back after a lease; None: it jumps.
+        grid: distance of neighbouring values; 0 where there is always one in between.
     """
 
     default: Number
@@ -33,6 +35,11 @@ class Knob:
     whole: bool = True
     multiple_of: int = 0
     ramp: tuple[Number, float] | None = None
+
+    @property
+    def grid(self) -> int:
+        """Return the distance of neighbouring values."""
+        return self.multiple_of or int(self.whole)
 
 
 KNOBS: Final[Mapping[str, Knob]] = {
@@ -86,3 +93,24 @@ def problems(values: Values) -> dict[str, str]:
 def typed(name: str, value: Number) -> Number:
     """Return ``value`` as an int or a float, as the knob has it; it must be valid."""
     return int(value) if KNOBS[name].whole else float(value)
+
+
+def step_problem(name: str, step: Number) -> str | None:
+    """Say in one phrase why ``step`` is no way to walk along a known knob's values, or None."""
+    grid = KNOBS[name].grid
+    if not grid or not step % grid:
+        return None
+    return f"must be a multiple of {grid} for {name}, got {step}"
+
+
+def stride(name: str, step: Number) -> Number:
+    """Return ``step``, made longer until it leads from one allowed value to another."""
+    grid = KNOBS[name].grid
+    return math.ceil(step / grid) * grid if grid else step
+
+
+def nearest(name: str, value: Number) -> Number:
+    """Return the allowed value nearest to a finite ``value``."""
+    knob = KNOBS[name]
+    near = round(value / knob.grid) * knob.grid if knob.grid else value
+    return typed(name, min(max(near, knob.low), knob.high))

@@ -3,13 +3,16 @@
 Order matters in ``write_durably``: the bytes are synced before the rename and the folder after it,
 so that a power cut leaves either the old document or the new one.
 Surprise: a damaged file is never moved away or overwritten. Starting at the full ceiling because a
-throttle became unreadable is the failure this file exists to prevent.
+throttle became unreadable is the failure this file exists to prevent. A value that this version
+does not allow is no damage: after a change of version it becomes the nearest one that is allowed.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +22,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from detector_service.errors import StartError, StateWriteError
 from detector_service.tunables.document import INITIAL_OWNER, Document
-from detector_service.tunables.knobs import Number, problems
+from detector_service.tunables.knobs import KNOBS, Number, nearest, problem
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "settings.json"
 LOCK_NAME = "lock"
@@ -85,7 +90,9 @@ class StateFile:
     def load(self, initial: Mapping[str, Number]) -> Document:
         """Read the document, or make the first one from ``initial`` where there is no file.
 
-        Settings that the file does not know yet start at ``initial`` too.
+        Settings that the file does not know yet start at ``initial`` too. What it knows and we do
+        not is dropped, and a value we do not allow becomes the nearest, both with a warning: a
+        file that another version wrote is no reason to stay down.
 
         Raises:
             StartError: the file cannot be read, or is not such a document.
@@ -122,10 +129,38 @@ class StateFile:
             where = ".".join(str(part) for part in first["loc"]) or "the top"
             raise self._damaged(f"{first['msg']} (at {where})") from exc
         leased = {name: lease.value for name, lease in document.leases.items()}
-        wrong = problems(document.base) | problems(leased)
-        if wrong:
-            raise self._damaged("; ".join(f"{name} {phrase}" for name, phrase in wrong.items()))
-        return document
+        for name, value in (*document.base.items(), *leased.items()):
+            if not math.isfinite(value):
+                raise self._damaged(f"{name} is {value}")
+        return self._fitted(document)
+
+    def _fitted(self, document: Document) -> Document:
+        unknown = {*document.base, *document.leases, *document.pins} - KNOBS.keys()
+        for name in sorted(unknown):
+            log.warning("%s: there is no setting %r; it is dropped", self.path, name)
+        return replace(
+            document,
+            base={
+                name: self._allowed(name, value)
+                for name, value in document.base.items()
+                if name in KNOBS
+            },
+            leases={
+                name: replace(lease, value=self._allowed(name, lease.value))
+                for name, lease in document.leases.items()
+                if name in KNOBS
+            },
+            pins={name: pin for name, pin in document.pins.items() if name in KNOBS},
+            owners={name: owner for name, owner in document.owners.items() if name in KNOBS},
+        )
+
+    def _allowed(self, name: str, value: Number) -> Number:
+        phrase = problem(name, value)
+        if phrase is None:
+            return value
+        taken = nearest(name, value)
+        log.warning("%s: %s %s; taken as %s", self.path, name, phrase, taken)
+        return taken
 
     def _damaged(self, what: str) -> StartError:
         return StartError(

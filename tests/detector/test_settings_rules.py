@@ -20,7 +20,7 @@ from detector_service.tunables.changes import (
     unpin,
     write,
 )
-from detector_service.tunables.knobs import defaults
+from detector_service.tunables.knobs import defaults, nearest, problem
 
 NOW = 1000.0
 
@@ -184,9 +184,56 @@ def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], knob: str) -> 
     assert knob in caught.value.evidence["problems"]
 
 
-def test_a_broken_step_is_refused_for_whole_numbers() -> None:
-    with refused(422, "invalid"):
-        write(fresh(), lease({"max_concurrency": 4}, revert_step=0.5), NOW)
+@pytest.mark.parametrize(
+    ("values", "step", "allowed"),
+    [
+        ({"max_concurrency": 4}, 0.5, False),
+        ({"max_concurrency": 4}, 2, True),
+        ({"imgsz": 320}, 1, False),
+        ({"imgsz": 320}, 48, False),
+        ({"imgsz": 320}, 64, True),
+        ({"imgsz": 320, "max_concurrency": 4}, 1, False),
+        ({"conf_threshold": 0.5}, 0.15, True),
+    ],
+)
+def test_a_step_that_leads_to_values_that_are_not_allowed_is_refused(
+    values: dict[str, Any], step: float, *, allowed: bool
+) -> None:
+    wish = lease(values, revert_step=step)
+    if allowed:
+        assert write(fresh(), wish, NOW).leases
+        return
+    with refused(422, "invalid") as caught:
+        write(fresh(), wish, NOW)
+    assert set(caught.value.evidence["problems"]) == {"revert_step"}
+
+
+@pytest.mark.parametrize("name", sorted(KNOBS))
+def test_only_the_ceiling_ramps_back_by_itself(name: str) -> None:
+    other = KNOBS[name].high
+    state = write(fresh(), lease({name: other}, revert_every_s=1), NOW)
+    after = advance(state, NOW + 100)
+    assert (name in after.leases) is (name == "max_concurrency")
+
+
+@given(
+    name=st.sampled_from(sorted(KNOBS)),
+    step=st.floats(0.01, 300),
+    ends=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_every_value_on_the_way_back_is_allowed_even_by_a_step_from_an_old_state_file(
+    name: str, step: float, ends: tuple[float, float]
+) -> None:
+    knob = KNOBS[name]
+    leased, base = (nearest(name, knob.low + (knob.high - knob.low) * share) for share in ends)
+    state = write(
+        replace(fresh(), base={**defaults(), name: base}), lease({name: leased}, lease_s=10), NOW
+    )
+    held = replace(state.leases[name], revert_step=step, revert_every_s=1.0)
+    state = replace(state, leases={name: held})
+    for second in range(10, 30):
+        state = advance(state, NOW + second)
+        assert problem(name, state.values[name]) is None
 
 
 def test_an_unknown_knob_in_a_path_is_not_found() -> None:

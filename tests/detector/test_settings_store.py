@@ -182,8 +182,10 @@ def test_a_tick_before_anything_is_due_does_not_touch_the_disk(tmp_path: Path) -
         b"{",
         b"[]",
         b'{"base": {}, "version": 2}',
-        b'{"base": {"speed": 1}, "version": 1}',
-        b'{"base": {"max_concurrency": 0}, "version": 1}',
+        b'{"base": {"max_concurrency": "ten"}, "version": 1}',
+        b'{"base": {"max_concurrency": NaN}, "version": 1}',
+        b'{"base": {"conf_threshold": Infinity}, "version": 1}',
+        b'{"base": {}, "leases": {"imgsz": {"value": 320}}, "version": 1}',
         b'{"base": {}, "version": 1, "surprise": true}',
         b"\xff\xfe",
     ],
@@ -214,6 +216,48 @@ def test_a_setting_that_the_file_does_not_know_yet_starts_at_its_first_value(
     )
     loaded = StateFile(tmp_path).load({**defaults(), "imgsz": 480})
     assert (loaded.base["max_concurrency"], loaded.base["imgsz"]) == (3, 480)
+
+
+def test_a_lapsed_lease_on_a_knob_with_a_grid_never_keeps_the_service_from_starting(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    store = opened(tmp_path, clock)
+    wish = Write({"imgsz": 320}, "c", "why", lease_s=60, revert_step=32, revert_every_s=5)
+    store.apply(lambda document, now: write(document, wish, now), asked(), view, kind="lease")
+    seen = []
+    clock.forward(60)
+    while store.current.leases:
+        store.tick()
+        clock.forward(5)
+        store = opened(tmp_path, clock)
+        seen.append(store.current.values["imgsz"])
+    assert seen == [352, 384, 416, 448, 480, 512, 544, 576, 608, 640]
+
+
+def test_a_state_file_of_another_version_is_fitted_with_a_warning_rather_than_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = {"owner": "c", "reason": "r", "expires_at": 1e12, "revert_every_s": 1.0}
+    document = {
+        "base": {"max_concurrency": 1000, "imgsz": 321, "conf_threshold": 0.0, "speed": 3},
+        "leases": {
+            "imgsz": held | {"value": 335.0, "revert_step": 1},
+            "speed": held | {"value": 1, "revert_step": None},
+        },
+        "pins": {"speed": {"owner": "ann", "reason": "r", "expires_at": None}},
+        "owners": {"speed": "ann", "imgsz": "c"},
+        "version": 1,
+    }
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(document))
+    loaded = StateFile(tmp_path).load(defaults())
+    wanted = {"max_concurrency": 256, "imgsz": 320, "conf_threshold": 0.01}
+    assert loaded.base == defaults() | wanted
+    assert {name: lease.value for name, lease in loaded.leases.items()} == {"imgsz": 320}
+    assert (dict(loaded.pins), set(loaded.owners)) == ({}, set(defaults()))
+    for said in ("no setting 'speed'", "multiple of 32, got 335", "between 1 and 256, got 1000"):
+        assert said in caplog.text
 
 
 def test_one_state_folder_serves_one_process(tmp_path: Path) -> None:
