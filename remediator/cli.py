@@ -143,7 +143,7 @@ def runs(
     url: Url = DEFAULT_URL,
     target: Annotated[str | None, typer.Option(help="Only this target.")] = None,
     playbook: Annotated[str | None, typer.Option(help="Only this playbook.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""

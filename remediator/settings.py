@@ -38,8 +38,8 @@ class SupervisorSettings(_Strict):
     socket: Path | None = Field(default=None, description="supervisord's unix socket.")
     url: str | None = Field(default=None, description="Its HTTP server, instead of a socket.")
     program: str = Field(description="The program's name; a member of a group is group:name.")
-    username: str = ""
-    password_file: Path | None = None
+    username: str = Field(default="", description="Its user, where it asks for one.")
+    password_file: Path | None = Field(default=None, description="File with that user's password.")
 
     @model_validator(mode="after")
     def _one_way(self) -> SupervisorSettings:
@@ -62,7 +62,9 @@ class TargetSettings(_Strict):
     job: str = Field(default="", description="Its `job` label.")
     pool: str = Field(default="", description="Targets that can stand in for each other.")
     token_file: Path | None = Field(default=None, description="Bearer token of its control API.")
-    supervisor: SupervisorSettings | None = None
+    supervisor: SupervisorSettings | None = Field(
+        default=None, description="How its process is restarted; without it, it is not."
+    )
 
 
 class Settings(BaseSettings):
@@ -92,15 +94,19 @@ class Settings(BaseSettings):
     api_token_file: Path | None = Field(
         default=None, description="Bearer token that people send to change something."
     )
-    webhook_limit_bytes: int = Field(default=8 * MEBIBYTE, ge=1024)
+    webhook_limit_bytes: int = Field(
+        default=8 * MEBIBYTE, ge=1024, description="A larger webhook body is refused with 413."
+    )
     notify_file: Path | None = Field(
         default=None, description="Messages to people are also appended here, as JSON lines."
     )
     notify_url: str | None = Field(
         default=None, description="Messages to people are also posted here, as JSON."
     )
-    notify_token_file: Path | None = None
-    log_json: bool = True
+    notify_token_file: Path | None = Field(
+        default=None, description="Bearer token that is sent there."
+    )
+    log_json: bool = Field(default=True, description="JSON lines; false = lines for people.")
     tick_s: float = Field(default=1.0, gt=0, le=60, description="Dispatch tick.")
     reconcile_s: float = Field(default=30.0, gt=0, description="Poll of Alertmanager.")
     reload_s: float = Field(default=5.0, gt=0, description="Look for edited playbooks.")
@@ -109,7 +115,9 @@ class Settings(BaseSettings):
     hold_down_s: float = Field(default=60.0, ge=0, description="Least time between two moves.")
     lease_s: float = Field(default=30.0, ge=1, description="How long a process owns a run.")
     review_s: float = Field(default=15.0, gt=0, description="How often denials are looked at.")
-    quiet_window_s: float = Field(default=300.0, ge=0, description="A re-fire continues.")
+    quiet_window_s: float = Field(
+        default=300.0, ge=0, description="What fires again this soon goes on."
+    )
     absent_for_s: float = Field(default=120.0, gt=0, description="Not listed this long: over.")
     evidence_max_age_s: float = Field(default=30.0, gt=0, description="Older is not acted on.")
     max_hold_s: float = Field(default=4 * 3600.0, gt=0, description="No change is held longer.")
@@ -120,7 +128,9 @@ class Settings(BaseSettings):
         gt=0,
         description="Silence of the Watchdog that makes us blind; null = not watched.",
     )
-    retention_s: float = Field(default=30 * 86400.0, gt=0, description="Closed stories are kept.")
+    retention_s: float = Field(
+        default=30 * 86400.0, gt=0, description="How long closed stories are kept."
+    )
 
     @classmethod
     def settings_customise_sources(

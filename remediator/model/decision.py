@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Reason(StrEnum):
-    """Why it was (not) admitted. One meaning each; documented in docs/reasons.md."""
+    """Why it was (not) admitted. One meaning each; documented in docs/reference/."""
 
     ADMITTED = "admitted"  # a run was opened
     NO_PLAYBOOK = "no_playbook"  # no playbook's matchers meet the alert's labels
