@@ -1,8 +1,8 @@
 """``python -m detector_service``: start, serve, end; the process edge of the detector.
 
 Exit codes: 0 ended as asked, 2 refused to start (one line on stderr says why), anything else is a
-crash. Surprise: a device thread that hangs in a driver call would keep the interpreter from
-ending, so the process then leaves without it.
+crash, such as a device lost while serving. Surprise: a device thread that hangs in a driver call
+would keep the interpreter from ending, so the process then leaves without it.
 """
 
 from __future__ import annotations
@@ -96,11 +96,14 @@ def _run(app: FastAPI, listener: socket.socket) -> int:
     # uvicorn raises the signal again once it is down; this turns it into an ordinary end.
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
+    code = CRASHED  # unless a signal asked for the end: something in the background failed
     try:
         server.run(sockets=[listener])
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else CRASHED
     finally:
-        _end(parts)
-    return CRASHED  # no signal and no reason given: something in the background failed
+        _end(parts, code)
+    return code
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -127,14 +130,14 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def _end(parts: Parts) -> None:
+def _end(parts: Parts, code: int) -> None:
     if parts.failure is not None:
         raise StartError(str(parts.failure)) from parts.failure
     log.info("ended with %s", parts.load())
     if parts.batcher.state not in {DeviceState.STOPPED, DeviceState.FAILED}:
         log.warning("the device thread hangs; leaving without it")
         sys.stdout.flush()
-        os._exit(0)
+        os._exit(code)
 
 
 if __name__ == "__main__":

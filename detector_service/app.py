@@ -1,7 +1,7 @@
 """The composition root of the detector: read it top to bottom. Called by ``__main__`` and tests.
 
 Surprise: it serves before the model is loaded, so that health, metrics and settings answer while
-detections get 503; a model that cannot be loaded ends the server instead.
+detections get 503; a model that cannot be loaded, or a device lost later, ends the server instead.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     sampler.start()
     try:
         async with asyncio.TaskGroup() as group:
-            vital = (_watch_device(parts), _tick(parts))
+            vital = (_watch_device(parts), _await_loss(parts), _tick(parts))
             background = [group.create_task(_or_end(parts, work)) for work in vital]
             yield
             parts.stopping = True
@@ -170,6 +170,12 @@ async def _watch_device(parts: Parts) -> None:
         before, seen = seen, await parts.canary.look()
         if seen.ok is not before.ok:
             log.warning("canary ok=%s (was %s), IoU %s", seen.ok, before.ok, seen.iou)
+
+
+async def _await_loss(parts: Parts) -> None:
+    """Return when the device thread has failed: no answer will come but from a new process."""
+    await asyncio.wrap_future(parts.batcher.lost)
+    log.error("the device thread failed; ending, so that a supervisor starts the service anew")
 
 
 async def _tick(parts: Parts) -> None:

@@ -6,7 +6,7 @@ hence one thread. Frames share a pass only with equal image size, ``imgsz`` and 
 at the lowest confidence asked for and each answer is cut to its own afterwards, which keeps the
 same set, since NMS goes from high to low.
 Surprise: only ``InferenceError`` is survived. Anything else ends the thread, fails what waits and
-turns liveness off: a device in an unknown state is for a supervisor.
+sets ``lost``, at which ``app`` ends the process: a device in an unknown state is for a supervisor.
 """
 
 from __future__ import annotations
@@ -90,6 +90,9 @@ class Batcher:
             open_backend: loads the model.
             limits: read before every pass.
             on_pass: told frames and seconds of every pass, on the device thread.
+
+        ``opened`` tells what was loaded, or why nothing was; ``lost`` is done once a thread that
+        had a model has failed.
         """
         self._open_backend = open_backend
         self._limits = limits
@@ -104,6 +107,10 @@ class Batcher:
         self._busy_s = 0.0
         self._in_hand: Sequence[_Queued] = ()
         self.opened: Future[ModelInfo] = Future()
+        self.lost: Future[None] = Future()
+        for told in (self.opened, self.lost):
+            # Somebody who stops waiting must not cancel it under the thread that will set it.
+            told.set_running_or_notify_cancel()
 
     @property
     def state(self) -> DeviceState:
@@ -147,6 +154,7 @@ class Batcher:
             else:
                 self._queue.append(queued)
             self._changed.notify_all()
+        queued.future.add_done_callback(self._forget)
         return queued.future
 
     async def infer(self, work: Work, *, urgent: bool = False) -> Answer:
@@ -157,6 +165,19 @@ class Batcher:
             InferenceError: the model failed on it, or the device is gone.
         """
         return await asyncio.wrap_future(self.submit(work, urgent=urgent))
+
+    def _forget(self, future: Future[Answer]) -> None:
+        """Let go of a cancelled frame at once; a device that hangs would keep its pixels for ever.
+
+        It is looked up by its future: a callback that held it would make a cycle, which keeps the
+        pixels until the garbage collector comes round.
+        """
+        if not future.cancelled():
+            return
+        with self._changed:
+            left = (queued for queued in self._queue if queued.future is not future)
+            self._queue = deque(left)
+            self._changed.notify_all()
 
     def _run(self) -> None:
         ended = DeviceState.FAILED
@@ -186,7 +207,7 @@ class Batcher:
             limits = self._limits()
             first = self._queue[0].work
             until = time.monotonic() + limits.wait_s
-            while len(self._alike(first)) < limits.size and not self._stopping:
+            while 0 < len(self._alike(first)) < limits.size and not self._stopping:
                 left = until - time.monotonic()
                 if left <= 0:
                     break
@@ -237,6 +258,8 @@ class Batcher:
         lost = DeviceLostError("the device thread has ended; the service must be restarted")
         if not self.opened.done():
             self.opened.set_exception(lost)
+        elif ended is DeviceState.FAILED and self.opened.exception() is None:
+            self.lost.set_result(None)
         for queued in self._in_hand:
             if not queued.future.done():
                 queued.future.set_exception(lost)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -112,6 +115,36 @@ def test_a_cancelled_frame_is_not_looked_at() -> None:
     assert [call.values for call in backend.calls] == [(0,), (2,)]
 
 
+def test_cancelled_frames_free_their_pixels_while_the_device_hangs() -> None:
+    backend = ToyBackend()
+    with started(backend) as subject:
+        backend.gate.clear()
+        busy = subject.submit(work(0))
+        wait_for_calls(backend, 1)
+        gone, pixels = [], []
+        for value in range(1, 20):
+            item = work(value)
+            pixels.append(weakref.ref(item.image))
+            gone.append(subject.submit(item))
+        stays = subject.submit(work(20))
+        del item
+        assert all(future.cancel() for future in gone)
+        assert [ref() for ref in pixels] == [None] * len(pixels)
+        backend.gate.set()
+        busy.result(10)
+        stays.result(10)
+    assert [call.values for call in backend.calls] == [(0,), (20,)]
+
+
+def test_a_frame_cancelled_while_it_waits_for_company_holds_up_nobody() -> None:
+    backend = ToyBackend()
+    with started(backend, size=2, wait_s=10) as subject:
+        assert subject.submit(work(1)).cancel()
+        together = [subject.submit(work(value, imgsz=320)) for value in (2, 3)]
+        [future.result(5) for future in together]
+    assert [call.values for call in backend.calls] == [(2, 3)]
+
+
 def test_a_frame_past_its_deadline_is_dropped_at_dequeue() -> None:
     backend = ToyBackend()
     with started(backend) as subject:
@@ -153,9 +186,24 @@ def test_an_unknown_failure_ends_the_thread_and_leaves_nobody_waiting() -> None:
         for future in (lethal, waiting):
             with pytest.raises(DeviceLostError):
                 future.result(10)
+        subject.lost.result(10)
         assert subject.state is DeviceState.FAILED
         with pytest.raises(DeviceLostError):
             subject.submit(work(1))
+
+
+async def test_who_stops_waiting_for_the_model_does_not_disturb_the_device_thread() -> None:
+    gate, backend = threading.Event(), ToyBackend()
+    subject = Batcher(lambda: (gate.wait(10), backend)[1], lambda: BatchLimits(1, 0))
+    subject.start()
+    for told in (subject.opened, subject.lost):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.wrap_future(told)
+    gate.set()
+    assert (await asyncio.wrap_future(subject.opened)).name == "toy.pt"
+    assert subject.stop(10)
+    assert subject.state is DeviceState.STOPPED
 
 
 def test_a_model_that_does_not_open_says_why() -> None:
@@ -168,6 +216,7 @@ def test_a_model_that_does_not_open_says_why() -> None:
         subject.opened.result(10)
     assert subject.stop(10)
     assert subject.state is DeviceState.FAILED
+    assert not subject.lost.done()
 
 
 def test_stopping_works_off_what_waits() -> None:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detector_service.canary import overlap, read_sample
 from detector_service.errors import StartError
-from tests.detector.toys import ToyBackend, running, toy_app, until
+from tests.detector.toys import LETHAL, POISON, ToyBackend, running, toy_app, until
 
 ARTICLE = {
     "detection_requests": "counter",
@@ -138,6 +138,18 @@ async def test_a_model_that_cannot_be_opened_asks_the_server_to_end(tmp_path: Pa
     async with app.router.lifespan_context(app):
         await until(lambda: asked)
     assert str(parts.failure) == "there is no model"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_device_lost_while_serving_asks_the_server_to_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as detector:
+        asked: list[bool] = []
+        detector.parts.end = lambda: asked.append(True)
+        assert (await detector.detect(POISON)).status_code == 500
+        assert not asked
+        assert (await detector.detect(LETHAL)).status_code == 503
+        await until(lambda: asked)
+        assert detector.parts.failure is None
 
 
 async def test_a_clock_that_fails_ends_the_server_rather_than_keeping_leases_for_ever(

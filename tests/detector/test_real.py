@@ -28,7 +28,7 @@ from detector_service.batcher import Answer, Batcher, BatchLimits, Work
 from detector_service.canary import overlap
 from detector_service.load import SAMPLE, Generator, Plan, read_frames
 from detector_service.settings import PACKAGE
-from tests.detector.toys import picture
+from tests.detector.toys import LETHAL, picture
 
 pytestmark = pytest.mark.real
 
@@ -205,28 +205,43 @@ def test_sigterm_answers_what_is_inside_and_ends_with_0(tmp_path: Path) -> None:
         assert sum(not future.exception() for future in inside) >= 4
 
 
-HUNG = """
-import sys, threading
+TOY = """
+import sys
 from pathlib import Path
 from detector_service.__main__ import _listen, _run
 from detector_service.settings import read_settings
 from tests.detector.toys import toy_app
 app, backend, _ = toy_app(Path(sys.argv[1]), deadline_s=0.5)
-backend.gate.clear()
+if sys.argv[3] == "hangs":
+    backend.gate.clear()
 sys.exit(_run(app, _listen(read_settings(port=int(sys.argv[2])))))
 """
 
 
-def test_sigterm_ends_a_process_whose_device_thread_hangs(tmp_path: Path) -> None:
+@contextmanager
+def toy_process(folder: Path, how: str) -> Iterator[Started]:
     port = free_port()
-    with subprocess.Popen([sys.executable, "-c", HUNG, str(tmp_path), str(port)]) as child:
+    command = [sys.executable, "-c", TOY, str(folder), str(port), how]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
         try:
             detector = Started(child, f"http://127.0.0.1:{port}")
             detector.wait_until_ready()
-            assert httpx.post(f"{detector.url}/v1/detect", content=picture(1)).status_code == 504
-            assert detector.end() == 0
+            yield detector
         finally:
             child.kill()
+
+
+def test_sigterm_ends_a_process_whose_device_thread_hangs(tmp_path: Path) -> None:
+    with toy_process(tmp_path, "hangs") as detector:
+        assert httpx.post(f"{detector.url}/v1/detect", content=picture(1)).status_code == 504
+        assert detector.end() == 0
+
+
+def test_a_process_whose_device_thread_dies_ends_with_1_for_its_supervisor(tmp_path: Path) -> None:
+    with toy_process(tmp_path, "runs") as detector:
+        answer = httpx.post(f"{detector.url}/v1/detect", content=picture(LETHAL))
+        assert answer.status_code == 503
+        assert detector.process.wait(30) == 1
 
 
 def test_damaged_weights_are_refused_in_one_line_with_exit_code_2(tmp_path: Path) -> None:
