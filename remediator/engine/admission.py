@@ -45,19 +45,22 @@ class Admission:
         2. Candidates are looked at by priority; once one is admitted, the rest are superseded.
         3. Each is checked cheaply, then against fresh evidence, then for good in one transaction.
         """
-        if not await self.db.write(_needs_decision, alert.id, self.pace):
+        if not await self.db.write(_needs_decision, alert.id):
             return []
         taken: list[tuple[str, Decision]] = []
         again = makes_room = False
-        admitted_on: dict[str, str] = {}
+        admitted_on: dict[tuple[str, Mode], str] = {}
         for found in candidates(alert, library, self.inventory):
             if isinstance(found, Misfit):
                 await self._record(alert, found.playbook, found.target, found.denied)
                 taken.append((found.playbook, found.denied))
                 continue
             decision = await self._decide(found, admitted_on)
+            if decision is None:
+                again = True
+                continue
             if isinstance(decision, Admitted):
-                admitted_on[found.target.name] = found.plan.name
+                admitted_on[found.target.name, found.plan.mode] = found.plan.name
             makes_room = makes_room or _makes_room(found, decision)
             again = again or isinstance(decision, Admitted) or decision.is_transient
             taken.append((found.plan.name, decision))
@@ -66,12 +69,17 @@ class Admission:
         await self.db.write(alert_rows.review_again, alert.id, after=after if again else None)
         return taken
 
-    async def _decide(self, candidate: Candidate, admitted_on: Mapping[str, str]) -> Decision:
-        other = admitted_on.get(candidate.target.name)
+    async def _decide(
+        self, candidate: Candidate, admitted_on: Mapping[tuple[str, Mode], str]
+    ) -> Decision | None:
+        """Return the decision; None when a run of this mode works on the alert already."""
+        other = admitted_on.get((candidate.target.name, candidate.plan.mode))
         if other is not None:
             denied = Denied(Reason.SUPERSEDED, f"{other} has a higher priority on this target")
             await self._record(candidate.alert, candidate.plan.name, candidate.target.name, denied)
             return denied
+        if await self.db.read(_worked_on, candidate):
+            return None
         early = await self.db.write(precheck, candidate, self.pace)
         if early is not None:
             return early
@@ -101,7 +109,7 @@ def _makes_room(candidate: Candidate, decision: Decision) -> bool:
     return acting < candidate.plan.priority
 
 
-def _needs_decision(tx: Tx, alert_id: int, pace: Pace) -> bool:
+def _needs_decision(tx: Tx, alert_id: int) -> bool:
     alert = alert_rows.get_alert(tx, alert_id)
     if alert is None:
         return False
@@ -110,25 +118,30 @@ def _needs_decision(tx: Tx, alert_id: int, pace: Pace) -> bool:
         decisions.record_if_first(tx, alert_id=alert_id, decision=over)
         alert_rows.review_again(tx, alert_id, after=None)
         return False
-    if runs.open_remedy(tx, alert_id) is not None:
-        alert_rows.review_again(tx, alert_id, after=pace.review)
-        return False
     return True
 
 
+def _worked_on(tx: Tx, candidate: Candidate) -> bool:
+    return runs.open_remedy(tx, candidate.alert.id, candidate.plan.mode) is not None
+
+
 def precheck(tx: Tx, candidate: Candidate, pace: Pace) -> Denied | None:
-    """Refuse early what needs no query; ask a run of lower priority to make room."""
+    """Refuse early what needs no query."""
     facts = _facts(tx, candidate, {})
     denied = judge(candidate.plan, facts, pace, with_evidence=False)
-    if denied is None:
+    if denied is None or _would_make_room(candidate, facts, denied):
         return None
-    acting = facts.acting
-    if acting is not None and acting.priority < candidate.plan.priority:
-        runs.ask_to_stop(
-            tx, acting.id, reason=f"preempted: {candidate.plan.name} has a higher priority"
-        )
     _record_in(tx, candidate, denied)
     return denied
+
+
+def _would_make_room(candidate: Candidate, facts: Facts, denied: Denied) -> bool:
+    acting = facts.acting
+    return (
+        denied.reason is Reason.BUSY
+        and acting is not None
+        and acting.priority < candidate.plan.priority
+    )
 
 
 def admit(
@@ -139,9 +152,18 @@ def admit(
     *,
     parent_id: int | None = None,
 ) -> Decision:
-    """Decide for good: every counter, lock and pause again, then the run and its slot."""
+    """Decide for good: the alert, every counter, lock and pause again, then the run and its slot.
+
+    A run of lower priority is asked to make room only when nothing else stands in the way.
+    """
     facts = _facts(tx, candidate, evidence)
-    denied = judge(candidate.plan, facts, pace, with_evidence=True)
+    denied = _over(tx, candidate) or judge(candidate.plan, facts, pace, with_evidence=True)
+    if denied is not None and _would_make_room(candidate, facts, denied):
+        alone = replace(facts, acting=None)
+        denied = judge(candidate.plan, alone, pace, with_evidence=True) or denied
+        if denied.reason is Reason.BUSY and facts.acting is not None:
+            why = f"preempted: {candidate.plan.name} has a higher priority"
+            runs.ask_to_stop(tx, facts.acting.id, reason=why)
     if denied is not None:
         _record_in(tx, candidate, denied)
         return denied
@@ -169,6 +191,19 @@ def admit(
     admitted = Admitted(run_id=run_id, evidence={"readings": _told(evidence.values())})
     _record_in(tx, candidate, admitted)
     return admitted
+
+
+def _over(tx: Tx, candidate: Candidate) -> Denied | None:
+    """Return why there is nothing to do (any more): it is over, or another run has it."""
+    alert = alert_rows.get_alert(tx, candidate.alert.id)
+    if alert is None or not alert.firing:
+        return Denied(Reason.RESOLVED, "it was over before anything was done")
+    other = runs.open_remedy(tx, candidate.alert.id, candidate.plan.mode)
+    if other is not None:
+        return Denied(
+            Reason.BUSY, f"run R{other.id} works on this alert already", {"run": other.id}
+        )
+    return None
 
 
 def _record_in(tx: Tx, candidate: Candidate, decision: Decision) -> None:

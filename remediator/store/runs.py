@@ -276,12 +276,12 @@ def acting_run(tx: Tx, target: str, mode: Mode) -> Run | None:
     return None if row is None else run_of(row)
 
 
-def open_remedy(tx: Tx, alert_id: int) -> Run | None:
-    """Return the open run that this alert caused, or None."""
+def open_remedy(tx: Tx, alert_id: int, mode: Mode) -> Run | None:
+    """Return the open run of this mode that the alert caused, or None."""
     row = tx.conn.execute(
         select(*_COLUMNS)
         .where(runs.c.alert_id == alert_id, runs.c.kind == RunKind.REMEDY)
-        .where(runs.c.state.in_(_OPEN))
+        .where(runs.c.mode == mode, runs.c.state.in_(_OPEN))
     ).first()
     return None if row is None else run_of(row)
 
