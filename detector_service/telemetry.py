@@ -118,7 +118,7 @@ class Telemetry:
     def _requests(self) -> None:
         self.request_duration = self._histogram(
             "detector_request_duration_seconds",
-            "Admission to answer, queue included, of every admitted request.",
+            "Admission to answer or deadline, queue included; failed requests are left out.",
             REQUEST_BUCKETS,
         )
         self.requests = self._counter(

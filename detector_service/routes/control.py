@@ -147,4 +147,5 @@ async def _change_drain(parts: Parts, command: Command, asked: Preconditions) ->
     view = partial(drain_view, load=parts.load())
     applied = partial(parts.store.apply, kind="drain", counts=False)
     reply = await run_in_threadpool(applied, command, asked, view)
+    parts.limiter.wake()  # the same write may have taken a step of a ramp that was due
     return reply_answer(reply)

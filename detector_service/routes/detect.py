@@ -32,6 +32,9 @@ router = APIRouter()
 T = TypeVar("T")
 
 CLIENT_LEFT = 499  # nginx's code; nobody is there to read it
+# Outcomes whose duration says how fast the service is. A body that is no image, a model that fails
+# at once and a client that hangs up are quick ends, and would make a slow service look good.
+SERVED = frozenset({"ok", "deadline"})
 
 
 @router.post("/v1/detect", response_model=DetectAnswer)
@@ -60,7 +63,8 @@ async def detect(request: Request) -> Response:
     finally:
         parts.limiter.leave(place)
         parts.telemetry.requests.labels(outcome).inc()
-        parts.telemetry.request_duration.observe(time.monotonic() - place.admitted_at)
+        if outcome in SERVED:
+            parts.telemetry.request_duration.observe(time.monotonic() - place.admitted_at)
 
 
 def _admit(parts: Parts, request: Request) -> tuple[Place, Thresholds]:

@@ -32,7 +32,8 @@ def require_control(request: Request) -> None:
     """Let only those in who may change settings: token bearers, or without a token, loopback.
 
     Raises:
-        RefusedError: 401 wrong or no token, 403 not from this machine (or by way of a web page).
+        RefusedError: 401 wrong or no token, 403 not from this machine (or by way of a web page,
+            which may have given its own name our address).
     """
     token = parts_of(request).token
     if token is not None:
@@ -42,8 +43,14 @@ def require_control(request: Request) -> None:
         return
     if request.client is None or not is_loopback(request.client.host):
         raise RefusedError(403, "forbidden", "without a control token only loopback may do this")
+    host = request.headers.get("host", "")
+    if not _names_loopback(host):
+        words = (
+            f"without a control token, call this service localhost or by its address, not {host!r}"
+        )
+        raise RefusedError(403, "forbidden", words)
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and urlsplit(origin).netloc != host:
         raise RefusedError(403, "forbidden", "a page of another origin may not do this")
 
 
@@ -182,6 +189,13 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise RefusedError(422, "invalid", "the body must be a JSON object")
     return parsed
+
+
+def _names_loopback(host: str) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
 
 
 def _too_large(limit: int) -> RefusedError:

@@ -172,6 +172,19 @@ async def test_a_drain_of_a_dead_controller_ends_by_itself(tmp_path: Path) -> No
         assert (await detector.detect()).status_code == 200
 
 
+async def test_a_drain_that_finds_a_lapsed_lease_lets_those_who_wait_start(tmp_path: Path) -> None:
+    async with running(tmp_path, max_concurrency=2) as detector:
+        await detector.patch({"max_concurrency": 1}, lease_s=60)
+        detector.backend.gate.clear()
+        inside = await detector.held_up(1, 2)
+        assert detector.parts.limiter.running == 1
+        detector.clock.forward(60)
+        await detector.client.post("/v1/drain", json={"owner": "c", "reason": "r"})
+        assert detector.parts.limiter.running == 2
+        detector.backend.gate.set()
+        assert [(await task).status_code for task in inside] == [200, 200]
+
+
 async def test_a_pin_keeps_the_controller_and_the_article_out(tmp_path: Path) -> None:
     async with running(tmp_path) as detector:
         pin = {"owner": "ann", "reason": "I watch it", "value": 3}
@@ -349,11 +362,43 @@ async def test_without_a_token_control_is_for_loopback_only(tmp_path: Path) -> N
 async def test_a_web_page_of_another_origin_cannot_steer_a_local_detector(tmp_path: Path) -> None:
     async with running(tmp_path) as detector:
         body = {"values": {"imgsz": 320}, "owner": "o", "reason": "r"}
-        for origin, expected in (("http://evil.example", 403), ("http://detector", 200)):
+        for origin, expected in (("http://evil.example", 403), ("http://127.0.0.1", 200)):
             answer = await detector.client.patch(
                 "/v1/settings", content=json.dumps(body), headers={"Origin": origin}
             )
             assert answer.status_code == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("127.0.0.1:7860", True),
+        ("localhost", True),
+        ("LOCALHOST:7860", True),
+        ("[::1]:7860", True),
+        ("rebound.example", False),
+        ("rebound.example:7860", False),
+        ("127.0.0.1.rebound.example", False),
+        ("localhost@rebound.example", False),
+        ("[::1", False),
+        ("10.0.0.1", False),
+        ("", False),
+    ],
+)
+async def test_a_page_whose_name_was_given_our_address_cannot_steer_a_local_detector(
+    tmp_path: Path, host: str, *, allowed: bool
+) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    async with running(tmp_path) as detector:
+        for method, path in CONTROL:
+            answer = await detector.client.request(method, path, headers=headers)
+            assert (reason(answer) != (403, "forbidden")) is allowed, (method, path)
+
+
+async def test_with_a_token_a_detector_may_be_called_by_any_name(tmp_path: Path) -> None:
+    async with running(tmp_path, token="s3cret") as detector:
+        headers = {"Host": "detector.example", "Authorization": "Bearer s3cret"}
+        assert (await detector.patch({"imgsz": 320}, headers=headers)).status_code == 200
 
 
 async def test_control_answers_while_the_device_is_stuck_and_the_room_is_full(

@@ -251,6 +251,7 @@ async def test_a_client_that_left_frees_its_place_and_is_not_looked_at(tmp_path:
         await asyncio.gather(leaves, return_exceptions=True)
         await until(lambda: detector.parts.limiter.running == 1)
         assert await detector.metric('detector_requests_total{outcome="cancelled"}') == 1
+        assert await detector.metric("detector_request_duration_seconds_count") == 0
         detector.backend.gate.set()
         assert boxes(await stays) == {1.0}
         assert (await detector.detect(3)).status_code == 200
@@ -266,6 +267,25 @@ async def test_a_client_that_leaves_while_uploading_frees_its_place(tmp_path: Pa
         writer.close()
         await until(lambda: detector.parts.limiter.queued == 0)
         assert await detector.metric('detector_requests_total{outcome="cancelled"}') == 1
+
+
+async def test_only_answers_and_deadlines_say_how_fast_the_service_is(tmp_path: Path) -> None:
+    async with running(tmp_path, max_concurrency=2, queue_limit=0) as detector:
+        count = "detector_request_duration_seconds_count"
+        assert (await detector.client.post("/v1/detect", content=b"x")).status_code == 422
+        assert (await detector.detect(POISON)).status_code == 500
+        assert (await detector.detect(1, params={"conf": "2"})).status_code == 422
+        detector.backend.gate.clear()
+        inside = await detector.held_up(1, 2)
+        assert (await detector.detect(3)).status_code == 429
+        assert await detector.metric(count) == 0
+        detector.backend.gate.set()
+        assert [answer.status_code for answer in await asyncio.gather(*inside)] == [200, 200]
+        assert await detector.metric(count) == 2
+        await detector.patch({"deadline_s": 0.2})
+        detector.backend.gate.clear()
+        assert (await detector.detect(4)).status_code == 504
+        assert await detector.metric(count) == 3
 
 
 async def test_a_model_that_fails_on_an_image_is_500_for_that_image_only(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ async def running(
     """Run an app without a socket: fast, for all that needs no network."""
     app, backend, clock = toy_app(folder, **told)
     transport = httpx.ASGITransport(app, client=(client_host, 1))
-    url = "http://detector"
+    url = "http://127.0.0.1"
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url=url) as client,
