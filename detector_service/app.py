@@ -47,6 +47,7 @@ def build(
     *,
     instance: str | None = None,
     now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """Wire one detector.
 
@@ -56,6 +57,7 @@ def build(
         open_backend: loads the model, on the device thread.
         instance: the process' name to others.
         now: seconds since the epoch; leases and drains follow it.
+        monotonic: seconds of a clock nobody sets; tells when ``now`` was set back.
 
     Raises:
         StartError: a damaged state file, wrong first values, or an unreadable canary.
@@ -63,7 +65,11 @@ def build(
     telemetry = Telemetry()
     document = file.load(settings.initial())
     store = TunableStore(
-        file, document, now, watch=lambda field, kind: _count_change(telemetry, field, kind)
+        file,
+        document,
+        now,
+        monotonic=monotonic,
+        watch=lambda field, kind: _count_change(telemetry, field, kind),
     )
     limiter = Limiter(lambda: _limits(store))
     batcher = Batcher(

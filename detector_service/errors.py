@@ -60,12 +60,19 @@ class RefusedError(DetectorError):
 
 
 class StateWriteError(DetectorError):
-    """The state file could not be written; nothing was changed."""
+    """The state file could not be made durable; nothing was changed, unless it was ``replaced``."""
 
-    def __init__(self, message: str, *, disk_full: bool) -> None:
-        """Remember whether the disk is full (507) or something else is wrong (503)."""
+    def __init__(self, message: str, *, disk_full: bool = False, replaced: bool = False) -> None:
+        """Keep what kind of failure it is.
+
+        Args:
+            message: a sentence for people.
+            disk_full: the disk is full (507), else something else is wrong (503).
+            replaced: the file was replaced already, and may be lost in a power cut (500).
+        """
         super().__init__(message)
         self.disk_full = disk_full
+        self.replaced = replaced
 
 
 class InferenceError(DetectorError):

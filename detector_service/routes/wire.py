@@ -162,10 +162,18 @@ async def answer_refused(_request: Request, exc: Exception) -> Response:
 
 
 async def answer_unwritable(_request: Request, exc: Exception) -> Response:
-    """Turn a ``StateWriteError`` into 507 (disk full) or 503."""
-    full = isinstance(exc, StateWriteError) and exc.disk_full
-    body = {"error": str(exc), "reason": "disk_full" if full else "state_unwritable"}
-    return json_answer(body, status=507 if full else 503)
+    """Turn a ``StateWriteError`` into 507 (disk full), 503, or 500 (it was applied all the same).
+
+    A 503 promises that nothing was changed; only a 500 leaves the outcome open.
+    """
+    if not isinstance(exc, StateWriteError):
+        raise exc
+    status, reason = 503, "state_unwritable"
+    if exc.replaced:
+        status, reason = 500, "state_unsynced"
+    elif exc.disk_full:
+        status, reason = 507, "disk_full"
+    return json_answer({"error": str(exc), "reason": reason}, status=status)
 
 
 async def answer_failed(_request: Request, exc: Exception) -> Response:

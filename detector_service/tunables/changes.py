@@ -164,6 +164,27 @@ def advance(document: Document, now: float) -> Document:
     )
 
 
+def earlier(document: Document, seconds: float) -> Document:
+    """Bring every expiry and the next step of every ramp forward by ``seconds``."""
+    leases = {
+        name: replace(
+            lease,
+            expires_at=lease.expires_at - seconds,
+            next_step_at=None if lease.next_step_at is None else lease.next_step_at - seconds,
+        )
+        for name, lease in document.leases.items()
+    }
+    pins = {
+        name: held
+        if held.expires_at is None
+        else replace(held, expires_at=held.expires_at - seconds)
+        for name, held in document.pins.items()
+    }
+    held = document.drain
+    ends = None if held is None else replace(held, expires_at=held.expires_at - seconds)
+    return replace(document, leases=leases, pins=pins, drain=ends)
+
+
 def _step(document: Document, name: str, now: float) -> Lease | None:
     lease = document.leases[name]
     if now < lease.due_at:

@@ -35,23 +35,36 @@ _DOCUMENTS: TypeAdapter[Document] = TypeAdapter(Document)
 Writer = Callable[[Path, bytes], None]
 
 
+class UnsyncedError(OSError):
+    """The file was replaced, but that is not known to survive a power cut."""
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` so that it survives a power cut.
 
     Raises:
-        OSError: nothing was replaced (or, if the folder could not be synced, perhaps it was).
+        UnsyncedError: it was replaced, and its folder could not be synced.
+        OSError: nothing was replaced.
     """
     fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    # Opened first, so that running out of descriptors is found out before the rename.
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        _sync(folder)
     finally:
         os.close(folder)
+
+
+def _sync(folder: int) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as exc:
+        raise UnsyncedError(exc.errno, exc.strerror) from exc
 
 
 @dataclass(frozen=True)
@@ -111,10 +124,16 @@ class StateFile:
         """Make the document durable.
 
         Raises:
-            StateWriteError: it is not; the old one stands.
+            StateWriteError: it is not; the old one stands, unless the error says ``replaced``.
         """
         try:
             self.writer(self.path, _DOCUMENTS.dump_json(document, indent=1))
+        except UnsyncedError as exc:
+            raise StateWriteError(
+                f"the state file {self.path} was replaced and could not be synced: {exc.strerror}; "
+                "the change is in force, but a power cut may undo it; read the settings again",
+                replaced=True,
+            ) from exc
         except OSError as exc:
             raise StateWriteError(
                 f"cannot write the state file {self.path}: {exc.strerror}; nothing was changed",

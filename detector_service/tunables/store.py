@@ -6,18 +6,21 @@ Order of the checks: a replay of an Idempotency-Key first (the retry of a write 
 not meet the 412 which its own success caused), then If-Match, then the fencing token.
 Surprise: an expiry that cannot be written is still applied in memory. The file holds the absolute
 expiry, so a restart comes to the same end, and a full disk does not keep a drain alive.
+Times are wall-clock times, since they outlive the process; when that clock is set back while we
+run, they are set back with it, so that nothing is held longer than it was given.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from detector_service.errors import RefusedError, StateWriteError
-from detector_service.tunables.changes import advance
+from detector_service.tunables.changes import advance, earlier
 from detector_service.tunables.document import Document, KeptReply
 from detector_service.tunables.statefile import StateFile
 
@@ -28,6 +31,7 @@ View = Callable[[Document], Mapping[str, Any]]
 Watcher = Callable[[str, str], None]
 
 KEPT_REPLIES = 128
+JUMP_S = 1.0  # between two looks at the clock, one tick apart; less is a clock being slewed
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class TunableStore:
         document: Document,
         now: Callable[[], float],
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         watch: Watcher | None = None,
     ) -> None:
         """Start from a loaded document.
@@ -73,14 +78,18 @@ class TunableStore:
             file: where it is kept.
             document: the state at start; what lapsed meanwhile is advanced by the first tick.
             now: seconds since the epoch.
+            monotonic: seconds of a clock that nobody sets.
             watch: told ``(field, owner kind)`` of every changed setting.
         """
         self._file = file
         self._document = document
         self._now = now
+        self._monotonic = monotonic
+        self._looked_at = self._look()
         self._watch = watch or (lambda _field, _kind: None)
         self._lock = threading.Lock()
-        self._unsaved = False
+        self._unsaved = False  # memory is ahead of the file
+        self._unsynced = False  # the file is what memory is, but may not survive a power cut
 
     @property
     def current(self) -> Document:
@@ -109,13 +118,16 @@ class TunableStore:
 
         Raises:
             RefusedError: 409, 412 or 422; nothing changed.
-            StateWriteError: could not be made durable; nothing changed.
+            StateWriteError: could not be made durable; nothing changed, or, where the error says
+                ``replaced``, it is in force and a retry with the same key makes it durable.
         """
         with self._lock:
-            now = self._now()
+            now = self._time()
             before = advance(self._document, now)
             kept = _replay(before, preconditions)
             if kept is not None:
+                if self._unsynced:
+                    self._keep(before, "expiry")
                 return Reply(kept.body, kept.generation, replayed=True)
             _check_match(before, preconditions.if_match)
             _check_fence(before, preconditions.fencing_token)
@@ -127,29 +139,56 @@ class TunableStore:
                 return Reply({**view(shown), "dry_run": True}, before.generation)
             body = dict(view(after))
             after = _remember(after, preconditions, body)
-            self._file.save(after)
-            self._publish(after, kind)
-            self._unsaved = False
+            self._keep(after, kind)
             return Reply(body, after.generation)
 
     def tick(self) -> bool:
         """Do what is due by the clock; returns whether anything changed."""
-        due = self._document.due_at
-        if not self._unsaved and (due is None or self._now() < due):
-            return False
         with self._lock:
-            after = advance(self._document, self._now())
+            now = self._time()
+            after = advance(self._document, now)
             changed = after is not self._document
+            if not (changed or self._unsaved or self._unsynced):
+                return False
+            known = self._unsaved or self._unsynced
             try:
-                self._file.save(after)
+                self._keep(after, "expiry")
             except StateWriteError as exc:
-                if not self._unsaved:
+                if not known:
                     log.warning("an expiry is in force but not on disk: %s", exc)
                 self._unsaved = True
-            else:
-                self._unsaved = False
-            self._publish(after, "expiry")
+                self._publish(after, "expiry")
             return changed
+
+    def _time(self) -> float:
+        """Return seconds since the epoch; move the document's times along if it was set back."""
+        wall_before, steady_before = self._looked_at
+        wall, steady = self._looked_at = self._look()
+        back = (steady - steady_before) - (wall - wall_before)
+        if back > JUMP_S:
+            log.warning("the clock was set back by %.1f s; what expires does so no later", back)
+            self._document = earlier(self._document, back)
+            self._unsaved = True
+        return wall
+
+    def _look(self) -> tuple[float, float]:
+        """Read both clocks at one moment: a process paused in between would see a jump."""
+        while True:
+            before, wall, after = self._monotonic(), self._now(), self._monotonic()
+            if after - before < JUMP_S:
+                return wall, after
+
+    def _keep(self, after: Document, kind: str) -> None:
+        """Make it durable, then visible; what is in the file is visible even if unsynced."""
+        try:
+            self._file.save(after)
+        except StateWriteError as exc:
+            if exc.replaced:
+                self._unsynced = True
+                self._publish(after, kind)
+            raise
+        self._unsaved = self._unsynced = False
+        self._publish(after, kind)
 
     def _publish(self, after: Document, kind: str) -> None:
         before, self._document = self._document, after

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from detector_service.tunables import KNOBS
+from detector_service.tunables.statefile import UnsyncedError, write_durably
 from tests.detector.toys import Clock, running, until
 
 
@@ -320,6 +321,19 @@ async def test_a_full_disk_answers_507_and_changes_nothing(tmp_path: Path) -> No
             answer = await detector.patch({"max_concurrency": 4})
             assert reason(answer) == expected
             assert (await detector.settings())["values"]["max_concurrency"] == 10
+
+
+async def test_a_write_that_is_in_force_but_perhaps_not_durable_is_500_and_never_503(
+    tmp_path: Path,
+) -> None:
+    def unsynced(path: Path, data: bytes) -> None:
+        write_durably(path, data)
+        raise UnsyncedError(5, "Input/output error")
+
+    async with running(tmp_path, writer=unsynced) as detector:
+        answer = await detector.patch({"max_concurrency": 4})
+        assert reason(answer) == (500, "state_unsynced")
+        assert (await detector.settings())["values"]["max_concurrency"] == 4
 
 
 CONTROL = [

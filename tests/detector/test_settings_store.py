@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,18 @@ from typing import Any
 import pytest
 
 from detector_service.errors import RefusedError, StartError, StateWriteError
-from detector_service.tunables import Document, Preconditions, StateFile, TunableStore, Write
-from detector_service.tunables.changes import write
+from detector_service.tunables import (
+    Document,
+    Drain,
+    PinWish,
+    Preconditions,
+    StateFile,
+    TunableStore,
+    Write,
+)
+from detector_service.tunables.changes import drain, pin, write
 from detector_service.tunables.knobs import defaults
+from detector_service.tunables.statefile import UnsyncedError, write_durably
 from detector_service.tunables.store import KEPT_REPLIES, Command
 from tests.detector.toys import Clock
 
@@ -32,8 +42,11 @@ def concurrency(value: int, *, owner: str = "controller", lease_s: float | None 
 
 
 def opened(folder: Path, clock: Clock | None = None) -> TunableStore:
-    file = StateFile(folder)
-    return TunableStore(file, file.load(defaults()), clock or Clock())
+    return store_on(StateFile(folder), clock or Clock())
+
+
+def store_on(file: StateFile, clock: Clock) -> TunableStore:
+    return TunableStore(file, file.load(defaults()), clock, monotonic=clock.steady)
 
 
 def asked(**more: Any) -> Preconditions:
@@ -108,7 +121,7 @@ def test_a_key_belongs_to_one_request(tmp_path: Path) -> None:
 
 def test_kept_replies_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:
     file = StateFile(tmp_path, lambda _path, _data: None)
-    store = TunableStore(file, file.load(defaults()), Clock())
+    store = store_on(file, Clock())
     for number in range(KEPT_REPLIES + 5):
         store.apply(concurrency(4), asked(key=f"k{number}"), view, kind="direct")
     assert len(store.current.replies) == KEPT_REPLIES
@@ -153,7 +166,7 @@ def test_a_lease_lapses_even_while_the_disk_is_full_and_is_saved_once_it_is_not(
         path.write_bytes(data)
 
     file, clock = StateFile(tmp_path, writer), Clock()
-    store = TunableStore(file, file.load(defaults()), clock)
+    store = store_on(file, clock)
     store.apply(concurrency(9, lease_s=60), asked(), view, kind="lease")
     full = True
     clock.forward(60)
@@ -173,6 +186,100 @@ def test_a_tick_before_anything_is_due_does_not_touch_the_disk(tmp_path: Path) -
     clock.forward(59)
     assert not store.tick()
     assert (tmp_path / "settings.json").stat().st_mtime_ns == before
+
+
+def test_a_write_whose_folder_cannot_be_synced_is_in_force_and_a_retry_makes_it_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, broken = os.fsync, True
+
+    def fsync(descriptor: int) -> None:
+        if broken and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store, once = opened(tmp_path), asked(key="k", fingerprint="a")
+    for _ in range(2):
+        with pytest.raises(StateWriteError, match="a power cut may undo it") as caught:
+            store.apply(concurrency(4), once, view, kind="direct")
+        assert caught.value.replaced
+        assert store.current == opened(tmp_path).current
+        assert store.current.values["max_concurrency"] == 4
+    broken = False
+    again = store.apply(concurrency(4), once, view, kind="direct")
+    assert again.replayed
+    assert (again.generation, again.body["values"]["max_concurrency"]) == (2, 4)
+
+
+def test_a_folder_that_could_not_be_synced_is_synced_by_the_clock(tmp_path: Path) -> None:
+    broken, written = True, 0
+
+    def writer(path: Path, data: bytes) -> None:
+        nonlocal written
+        write_durably(path, data)
+        written += 1
+        if broken:
+            raise UnsyncedError(errno.EIO, os.strerror(errno.EIO))
+
+    store = store_on(StateFile(tmp_path, writer), Clock())
+    with pytest.raises(StateWriteError):
+        store.apply(concurrency(4), asked(), view, kind="direct")
+    store.tick()
+    broken = False
+    store.tick()
+    store.tick()
+    assert written == 3
+
+
+def everything_held(store: TunableStore, clock: Clock) -> None:
+    store.apply(concurrency(9, lease_s=60), asked(), view, kind="lease")
+    wish, stop = PinWish("imgsz", "ann", "why", ttl_s=60), Drain("c", "why", clock() + 60)
+    store.apply(lambda document, now: pin(document, wish, now), asked(), view, kind="pin")
+    store.apply(lambda document, _now: drain(document, stop), asked(), view, kind="drain")
+
+
+def test_a_clock_that_is_set_back_holds_nothing_longer_not_even_over_a_restart(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    store = opened(tmp_path, clock)
+    everything_held(store, clock)
+    clock.forward(20)
+    clock.set(-3600)
+    store.tick()
+    after_restart = opened(tmp_path, clock)
+    for subject in (store, after_restart):
+        assert not subject.tick()
+    clock.forward(40)
+    for subject in (store, after_restart):
+        assert subject.tick()
+        assert not subject.current.leases
+    assert not store.current.leases
+    assert not store.current.pins
+    assert store.current.drain is None
+
+
+def test_a_clock_that_is_set_forward_ends_what_it_says_is_over(tmp_path: Path) -> None:
+    clock = Clock()
+    store = opened(tmp_path, clock)
+    everything_held(store, clock)
+    clock.set(60)
+    assert store.tick()
+    assert not store.current.leases
+    assert store.current.drain is None
+
+
+def test_a_clock_that_is_set_back_in_mid_ramp_does_not_stop_the_ramp(tmp_path: Path) -> None:
+    clock = Clock()
+    store = opened(tmp_path, clock)
+    store.apply(concurrency(8, lease_s=60), asked(), view, kind="lease")
+    clock.forward(60)
+    store.tick()
+    clock.set(-86_400)
+    clock.forward(60)
+    assert store.tick()
+    assert store.current.values["max_concurrency"] == 10
 
 
 @pytest.mark.parametrize(

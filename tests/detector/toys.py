@@ -38,16 +38,24 @@ PATIENCE_S = 10.0
 
 
 class Clock:
-    """Seconds since the epoch, moved by hand."""
+    """Seconds since the epoch, moved by hand, and a steady clock that is never set."""
 
     def __init__(self, at: float = 1_800_000_000.0) -> None:
-        self.at = at
+        self._began_at = at
+        self._passed = 0.0
 
     def __call__(self) -> float:
-        return self.at
+        return self._began_at + self._passed
+
+    def steady(self) -> float:
+        return self._passed
 
     def forward(self, seconds: float) -> None:
-        self.at += seconds
+        self._passed += seconds
+
+    def set(self, by: float) -> None:
+        """Have somebody set the wall clock."""
+        self._began_at += by
 
 
 @dataclass(frozen=True)
@@ -188,7 +196,7 @@ def toy_app(
     file = StateFile(folder / "state", writer)
     file.folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(**{"canary_dir": write_canary(folder / "canary"), **told})
-    app = build(settings, file, lambda: backend, now=clock)
+    app = build(settings, file, lambda: backend, now=clock, monotonic=clock.steady)
     return app, backend, clock
 
 
