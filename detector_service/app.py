@@ -19,7 +19,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from detector_service.backends import Backend, ModelInfo
+from detector_service.backends import NO_CUDA, Backend, ModelInfo
 from detector_service.batcher import Batcher, BatchLimits
 from detector_service.canary import Canary, read_sample
 from detector_service.errors import DetectorError, InferenceError, RefusedError, StateWriteError
@@ -132,7 +132,7 @@ class InProgress:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
-    sampler = Sampler(parts.telemetry, parts.batcher.busy_seconds)
+    sampler = Sampler(parts.telemetry, parts.batcher.busy_seconds, lambda: _on_gpu(parts.batcher))
     parts.batcher.start()
     sampler.start()
     try:
@@ -190,6 +190,12 @@ async def _tick(parts: Parts) -> None:
         if await asyncio.to_thread(parts.store.tick):
             parts.limiter.wake()
         await asyncio.sleep(TICK_S)
+
+
+def _on_gpu(batcher: Batcher) -> bool | None:
+    if not batcher.opened.done() or batcher.opened.exception() is not None:
+        return None
+    return batcher.opened.result().cuda != NO_CUDA
 
 
 def _limits(store: TunableStore) -> Limits:

@@ -1,6 +1,7 @@
 """Samples the accelerator once a second, off the request path; started and stopped by ``app``.
 
-With NVML (module ``pynvml`` of the package nvidia-ml-py) the readings are the GPU's. Without it the
+With NVML (module ``pynvml`` of the package nvidia-ml-py) the readings are those of the GPUs this
+process may use. Without them, or with a model that runs on the CPU of a machine that has some, the
 only series is the share of time in which a forward pass ran: NVML's own definition of utilisation,
 under ``gpu_id="cpu_busy"``.
 Surprise: every reading fails alone. A card that cannot tell its temperature still tells the rest,
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +60,24 @@ def count_gpus() -> int:
         return 0
 
 
+def visible(count: int, told: str | None) -> Sequence[int]:
+    """Return which of ``count`` cards the process may use, by CUDA_VISIBLE_DEVICES.
+
+    As CUDA does, the list is read up to the first entry that is no card. Entries that are not
+    numbers (a UUID, a MIG instance) are not resolved: every card is shown then.
+    """
+    if told is None:
+        return range(count)
+    cards: list[int] = []
+    for entry in (part.strip() for part in told.split(",")):
+        if entry and not entry.lstrip("-").isdigit():
+            return range(count)
+        if not entry or not 0 <= int(entry) < count:
+            break
+        cards.append(int(entry))
+    return cards
+
+
 def read_gpu(index: int) -> Reading:
     """Read card number ``index``; never raises for a reading that fails."""
     handle = _try(pynvml.nvmlDeviceGetHandleByIndex, index)
@@ -96,9 +116,21 @@ class BusyMeter:
 class Sampler:
     """The thread that reads and sets the gauges."""
 
-    def __init__(self, telemetry: Telemetry, busy_seconds: Callable[[], float]) -> None:
-        """Prepare; ``start`` looks for GPUs on the thread, since a sick driver may block."""
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        busy_seconds: Callable[[], float],
+        on_gpu: Callable[[], bool | None],
+    ) -> None:
+        """Prepare; ``start`` looks for GPUs on the thread, since a sick driver may block.
+
+        Args:
+            telemetry: whose gauges are set.
+            busy_seconds: the running total of seconds in forward passes.
+            on_gpu: whether the model runs on a GPU; None: not known yet, nothing is shown.
+        """
         self._telemetry = telemetry
+        self._on_gpu = on_gpu
         self._meter = BusyMeter(busy_seconds, time.monotonic)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gpu-sampler", daemon=True)
@@ -113,13 +145,19 @@ class Sampler:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        count = count_gpus()
+        cards = visible(count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
         while not self._ended.wait(PERIOD_S):
-            for index in range(count):
-                show(self._telemetry, read_gpu(index))
-            busy = self._meter.sample()
-            if count == 0 and busy is not None:
-                self._telemetry.gpu_utilization.labels(BUSY_ID).set(busy)
+            on_gpu = self._on_gpu()
+            if on_gpu is not None:
+                self.sample(cards if on_gpu else ())
+
+    def sample(self, cards: Sequence[int]) -> None:
+        """Read once: these cards, or where there are none, the share of time in a pass."""
+        for index in cards:
+            show(self._telemetry, read_gpu(index))
+        busy = self._meter.sample()
+        if not cards and busy is not None:
+            self._telemetry.gpu_utilization.labels(BUSY_ID).set(busy)
 
 
 def show(telemetry: Telemetry, reading: Reading) -> None:

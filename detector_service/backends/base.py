@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+NO_CUDA: Final = "none"
 Image = npt.NDArray[np.uint8]
 """Height x width x 3, BGR."""
 
@@ -41,7 +42,7 @@ class ModelInfo:
         classes: class id to name, from the weights.
         nms: ``external`` (the IoU threshold works) or ``end2end`` (it is ignored).
         runtime: version of torch.
-        cuda: version of CUDA, ``none`` on CPU.
+        cuda: version of CUDA, ``NO_CUDA`` where the model runs on the CPU.
     """
 
     name: str
@@ -49,7 +50,7 @@ class ModelInfo:
     classes: Mapping[int, str]
     nms: str
     runtime: str
-    cuda: str = "none"
+    cuda: str = NO_CUDA
 
 
 class Backend(Protocol):

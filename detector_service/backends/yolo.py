@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from detector_service.backends.base import Detection, Image, ModelInfo
+from detector_service.backends.base import NO_CUDA, Detection, Image, ModelInfo
 from detector_service.errors import InferenceError, StartError
 
 
@@ -153,5 +153,6 @@ def _info(model: Any, path: Path, torch: Any) -> ModelInfo:
         classes={int(key): str(value) for key, value in model.names.items()},
         nms="end2end" if end2end else "external",
         runtime=str(torch.__version__),
-        cuda=str(torch.version.cuda or "none"),
+        # A build for CUDA runs on the CPU where there is no card, or none it may use.
+        cuda=str(torch.version.cuda) if torch.cuda.is_available() else NO_CUDA,
     )

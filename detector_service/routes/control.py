@@ -8,6 +8,7 @@ the document in memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -22,6 +23,7 @@ from detector_service.tunables import (
     Drain,
     PinWish,
     Preconditions,
+    Reply,
     Write,
     drain_view,
     settings_view,
@@ -138,14 +140,18 @@ async def change(
     """Run a write on the settings in a worker thread, and answer with the new document."""
     view = partial(settings_view, face=parts.face())
     applied = partial(parts.store.apply, kind=kind, dry_run=dry_run)
-    reply = await run_in_threadpool(applied, command, asked, view)
-    parts.limiter.wake()
-    return reply_answer(reply)
+    return await _apply(parts, partial(applied, command, asked, view))
 
 
 async def _change_drain(parts: Parts, command: Command, asked: Preconditions) -> Response:
     view = partial(drain_view, load=parts.load())
     applied = partial(parts.store.apply, kind="drain", counts=False)
-    reply = await run_in_threadpool(applied, command, asked, view)
-    parts.limiter.wake()  # the same write may have taken a step of a ramp that was due
-    return reply_answer(reply)
+    return await _apply(parts, partial(applied, command, asked, view))
+
+
+async def _apply(parts: Parts, applied: Callable[[], Reply]) -> Response:
+    try:
+        return reply_answer(await run_in_threadpool(applied))
+    finally:
+        # Any write may have taken the step of a ramp that was due, a drain too.
+        parts.limiter.wake()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detector_service.gpu import BusyMeter, Reading, show
+from detector_service.gpu import BusyMeter, Reading, Sampler, show, visible
 from detector_service.telemetry import Telemetry
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
@@ -81,6 +81,33 @@ def test_a_figure_that_fails_later_is_removed_and_not_left_at_its_last_value() -
     assert 'gpu_utilization_percent{gpu_id="0"} 40.0' in text
     assert "gpu_memory_used_mb{" not in text
     assert "gpu_temperature_celsius{" not in text
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (None, [0, 1, 2, 3]),
+        ("", []),
+        ("-1", []),
+        ("2", [2]),
+        ("3, 1", [3, 1]),
+        ("1,9,2", [1]),
+        ("0,-1,2", [0]),
+        ("GPU-5e2a", [0, 1, 2, 3]),
+    ],
+)
+def test_only_cards_the_process_may_use_are_shown(told: str | None, expected: list[int]) -> None:
+    assert list(visible(4, told)) == expected
+
+
+def test_a_model_on_the_cpu_shows_its_own_busy_share_whatever_cards_there_are() -> None:
+    telemetry, busy = Telemetry(), 0.0
+    sampler = Sampler(telemetry, lambda: busy, lambda: False)
+    busy = 1000.0
+    sampler.sample(())
+    text = telemetry.render().decode()
+    assert 'gpu_utilization_percent{gpu_id="cpu_busy"} 100.0' in text
+    assert 'gpu_id="0"' not in text
 
 
 def test_the_busy_share_is_over_the_last_two_samples() -> None:

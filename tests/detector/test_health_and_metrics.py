@@ -113,7 +113,7 @@ async def test_while_the_model_loads_health_answers_and_detections_get_503(tmp_p
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://d") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
     ):
         assert (await client.get("/livez")).status_code == 200
         ready = await client.get("/readyz")
