@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from remediator.language.finding import Finding, did_you_mean, one_of
+from remediator.language.finding import MAX_FINDINGS, Finding, did_you_mean, one_of
 from remediator.language.shape import dotted, keys_at
 from remediator.language.tree import Node
 from remediator.model.playbook import ACTION_KINDS, GUARD_KINDS
@@ -39,9 +39,11 @@ _NOT_BUILT = {
 
 
 def complaints(error: ValidationError, root: Node) -> list[Finding]:
-    """Return what a `ValidationError` says, as findings in the text of `root`."""
+    """Return what a `ValidationError` says, as findings in the text of `root`: the first of it."""
     found: dict[tuple[object, ...], Finding] = {}
     for detail in error.errors(include_url=False):
+        if len(found) == MAX_FINDINGS:
+            break
         path = _path(detail["loc"], root)
         if _is_echo(detail, path, root):
             continue
@@ -59,7 +61,7 @@ def _is_echo(detail: ErrorDetails, path: tuple[str | int, ...], root: Node) -> b
         return bool(node.value)
     if detail["type"] == "missing":
         known = keys_at(root, path)
-        unknown = [key for key in node.keys if key not in known]
+        unknown = [key for key in node.keys if key not in known][:MAX_FINDINGS]
         meant = {match for key in unknown for match in get_close_matches(key, known, n=1)}
         return detail["loc"][-1] in meant
     # A template where none is filled in is told by the checks of the texts.

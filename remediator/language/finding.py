@@ -12,6 +12,9 @@ from difflib import get_close_matches
 
 from remediator.errors import PlaybookError
 
+# What is told of one file. More helps nobody, and finding it may take longer than anybody waits.
+MAX_FINDINGS = 100
+
 
 @dataclass(frozen=True, order=True)
 class Finding:

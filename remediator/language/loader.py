@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from remediator.errors import PlaybookError
 from remediator.language.complaints import complaints
 from remediator.language.crossing import cross_check
-from remediator.language.finding import Finding
+from remediator.language.finding import MAX_FINDINGS, Finding
 from remediator.language.lint import check_meaning, with_windows
 from remediator.language.shape import texts_in
 from remediator.language.templates import templates_in
@@ -41,7 +41,7 @@ class Loaded:
         text: its exact text.
         sha256: hash of the text, in hex; a run pins it.
         playbook: the playbook, or None when there is any problem.
-        problems: what keeps it from serving, ordered by line.
+        problems: what keeps it from serving, ordered by line; at most `MAX_FINDINGS`.
         warnings: doubts that do not, ordered by line.
         status: `serving`, or `stale: FILE:LINE:COLUMN: ...` when the file has since been broken
             and this is the last good version of it.
@@ -80,7 +80,7 @@ def load_text(text: str, *, path: str, targets: Collection[str] = ()) -> Loaded:
         playbook, more = _build(root, targets)
         findings += more
     findings.sort()
-    problems = tuple(finding.as_error(path) for finding in findings if finding.fatal)
+    problems = tuple(finding.as_error(path) for finding in findings if finding.fatal)[:MAX_FINDINGS]
     return Loaded(
         path=path,
         text=text,

@@ -15,6 +15,8 @@ from typing import Any
 
 import promql_parser as pp
 
+from remediator.model.duration import LONGEST, format_duration
+
 MAX_LENGTH = 4000
 # Measured: 1,000 nested operators still parse on a 1 MB stack, 2,000 end the process.
 MAX_OPERATORS = 250
@@ -46,7 +48,7 @@ def window_of(query: str) -> timedelta:
     Raises:
         ValueError: as `parse`.
     """
-    return max(_reaches(parse(query)), default=timedelta())
+    return _reach(parse(query))
 
 
 def problems(query: str) -> list[tuple[str, str]]:
@@ -57,6 +59,8 @@ def problems(query: str) -> list[tuple[str, str]]:
         return [(f"not PromQL: {error}", "")]
     top = _unwrapped(tree)
     found = []
+    if _reach(tree) > LONGEST:
+        found.append((f"the query looks back more than {format_duration(LONGEST)}", ""))
     if isinstance(top, pp.MatrixSelector | pp.SubqueryExpr):
         found.append(("the query gives a range of samples", "wrap it, as in rate(...)"))
     if isinstance(top, pp.StringLiteral):
@@ -92,6 +96,14 @@ def _nodes(node: Any) -> Iterator[Any]:
     yield node
     for child in _children(node):
         yield from _nodes(child)
+
+
+def _reach(tree: Any) -> timedelta:
+    try:
+        return max(_reaches(tree), default=timedelta())
+    except (OverflowError, ValueError):
+        # The parser takes lengths of time that Python has no value for.
+        return timedelta.max
 
 
 def _reaches(node: Any) -> Iterator[timedelta]:

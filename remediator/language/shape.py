@@ -55,7 +55,7 @@ def keys_at(root: Node, path: tuple[str | int, ...]) -> list[str]:
     node, annotation = root, Playbook
     for part in path:
         child = _child(node, part)
-        inner = _inner(node, annotation, part)
+        inner = _inner(_model(annotation, node), annotation, part)
         if child is None or inner is None:
             return []
         node, annotation = child, inner
@@ -79,7 +79,7 @@ def _texts(
     parts = node.value if isinstance(node.value, dict) else range(len(node.items()))
     for part in parts:
         child = _child(node, part)
-        inner = _inner(node, annotation, part)
+        inner = _inner(model, annotation, part)
         if child is None or inner is None:
             continue
         info = _field(model, part) if model else None
@@ -99,8 +99,7 @@ def _child(node: Node, part: str | int) -> Node | None:
     return items[part] if part < len(items) else None
 
 
-def _inner(node: Node, annotation: Any, part: str | int) -> Any:
-    model = _model(annotation, node)
+def _inner(model: type[BaseModel] | None, annotation: Any, part: str | int) -> Any:
     if model is not None:
         info = _field(model, part)
         return info.annotation if info else None

@@ -20,6 +20,9 @@ ALERT_FIELDS = ("labels", "annotations")
 ROOTS = ("alert", "target", "vars")
 FILTERS = ("default", "lower", "replace", "trim", "upper")
 MAX_EXPRESSION = 200
+# Jinja2 reads brackets by recursion, about a dozen frames a level: 90 of them end in an exception.
+MAX_BRACKETS = 30
+MAX_TEMPLATES = 200
 # Python's dict has these as methods; Jinja2 finds the method before the key.
 SHADOWED = frozenset(name for name in dir(dict) if not name.startswith("_"))
 
@@ -66,7 +69,13 @@ class Template:
 
 
 def templates_in(text: str) -> list[Template]:
-    """Return every template of `text`, in order, each with what is wrong with it by itself."""
+    """Return every template of `text`, in order, each with what is wrong with it by itself.
+
+    A text with more than `MAX_TEMPLATES` has one template, which says so.
+    """
+    if text.count("${{") > MAX_TEMPLATES:
+        problem = f"more than {MAX_TEMPLATES} templates in one text"
+        return [Template(text.index("${{"), "${{", problem=problem, hint="leave some out")]
     found = [_read(match) for match in _TEMPLATE.finditer(text)]
     covered = _TEMPLATE.sub(lambda match: " " * len(match[0]), text)
     found += [
@@ -129,12 +138,14 @@ def _read(match: re.Match[str]) -> Template:
     start, text, inside = match.start(), match[0], match[1]
     if not inside.strip():
         return Template(start, text, problem="an empty template", hint="write alert.labels.NAME")
-    if len(inside) > MAX_EXPRESSION or re.search(r"[{}]|^[-+]|[-+]$", inside):
+    too_much = len(inside) > MAX_EXPRESSION or len(re.findall(r"[(\[]", inside)) > MAX_BRACKETS
+    if too_much or re.search(r"[{}]|^[-+]|[-+]$", inside):
         return Template(start, text, problem="a template is a name, this is more", hint=_SAY)
     try:
         expression = _expression(inside)
-    except TemplateError as error:
-        problem = f"cannot read this template: {error.message or 'broken syntax'}"
+    except (TemplateError, RecursionError) as error:
+        said = (error.message if isinstance(error, TemplateError) else "") or "broken syntax"
+        problem = f"cannot read this template: {said}"
         return Template(start, text, problem=problem, hint=_SAY)
     names: list[tuple[str, ...]] = []
     problem, hint = _walk(expression, names) or ("", "")

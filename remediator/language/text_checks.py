@@ -12,25 +12,31 @@ from collections.abc import Iterator, Mapping
 
 from remediator.language import promql
 from remediator.language.expansion import Piece, TooLongError, expand, exposed, fill
-from remediator.language.finding import Finding
+from remediator.language.finding import MAX_FINDINGS, Finding
 from remediator.language.shape import TextField, dotted, texts_in
 from remediator.language.templates import ROOTS, SHADOWED, Template, name_problem, templates_in
 from remediator.language.tree import Node
 
 MAX_VARS = 100
+MAX_TEXTS = 1000
 _VAR_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r"'(\w+)'")
 
 
 def check_texts(root: Node) -> list[Finding]:
-    """Return what is wrong with the texts of a playbook."""
+    """Return what is wrong with the texts of a playbook: all of it, or `MAX_FINDINGS` and a few."""
     known = vars_of(root)
     if len(known) > MAX_VARS:
         place = root.keys["vars"]
         return [Finding(*place, f"{len(known)} vars; {MAX_VARS} at most", "leave some out")]
     found = [*_check_var_names(root)]
     used: set[str] = set()
-    for text in texts_in(root):
+    for index, text in enumerate(texts_in(root)):
+        if index == MAX_TEXTS:
+            line, column = text.node.line, text.node.column
+            return [Finding(line, column, f"more than {MAX_TEXTS} texts", "split the playbook")]
+        if len(found) >= MAX_FINDINGS:
+            return found
         for template in templates_in(str(text.node.value)):
             found += _check_template(text, template, known)
             used |= {name[1] for name in template.names if name[0] == "vars" and len(name) > 1}
@@ -75,18 +81,24 @@ def _check_var_names(root: Node) -> Iterator[Finding]:
 def _check_template(
     text: TextField, template: Template, known: Mapping[str, Node]
 ) -> Iterator[Finding]:
-    place = text.node.locate(template.start, len(template.text))
+    # Placed only when there is something to say: a place is searched for in the source.
+    for message, hint in _template_problems(text, template, known):
+        yield Finding(*text.node.locate(template.start, len(template.text)), message, hint)
+
+
+def _template_problems(
+    text: TextField, template: Template, known: Mapping[str, Node]
+) -> Iterator[tuple[str, str]]:
     if not text.is_templated:
-        message = f"templates are not filled in in {dotted(text.path)}"
-        yield Finding(*place, message, "write the value itself")
+        yield f"templates are not filled in in {dotted(text.path)}", "write the value itself"
         return
     if template.problem:
-        yield Finding(*place, template.problem, template.hint)
+        yield template.problem, template.hint
     above = _above(text, known)
     allowed = ("alert",) if text.path == ("target",) else ROOTS
     for name in template.names:
         if problem := name_problem(name, vars_known=above, allowed=allowed):
-            yield Finding(*place, *problem)
+            yield problem
 
 
 def _above(text: TextField, known: Mapping[str, Node]) -> dict[str, Node]:

@@ -23,6 +23,8 @@ _UNITS_MS = {
 }
 _PATTERN = "".join(rf"(?:(?P<{unit}>[0-9]+){unit})?" for unit in _UNITS_MS)
 DURATION = re.compile(_PATTERN)
+# A longer one is a slip of the pen, and added to a date it could leave the calendar.
+LONGEST = timedelta(days=365)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -59,12 +61,15 @@ def format_duration(value: timedelta) -> str:
 
 
 def _coerce(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_duration(value)
-    if isinstance(value, timedelta):
-        return value
-    msg = f"{value!r} is not a duration; write it with a unit, like 30s or 5m"
-    raise ValueError(msg)
+    length = parse_duration(value) if isinstance(value, str) else value
+    if not isinstance(length, timedelta):
+        msg = f"{value!r} is not a duration; write it with a unit, like 30s or 5m"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic wants ValueError
+    if length > LONGEST:
+        shown = repr(value) if isinstance(value, str) else format_duration(length)
+        msg = f"{shown} is longer than {format_duration(LONGEST)}"
+        raise ValueError(msg)
+    return length
 
 
 Duration = Annotated[

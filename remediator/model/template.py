@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateRuntimeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
 
 from remediator.model.playbook import Playbook, PromQLMark
+
+# What is filled in comes from alerts, and `replace` and vars multiply it. No query needs more.
+MAX_FILLED = 100_000
 
 
 class TrustedText(str):
@@ -36,7 +39,7 @@ def _environment(*, promql: bool) -> ImmutableSandboxedEnvironment:
             return escape_promql(str(value))
         return value
 
-    return ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         variable_start_string="${{",
         variable_end_string="}}",
         # Only expressions: statements and comments get delimiters no one would type.
@@ -49,7 +52,18 @@ def _environment(*, promql: bool) -> ImmutableSandboxedEnvironment:
         finalize=finalize,
         keep_trailing_newline=True,
     )
+    environment.filters["replace"] = _replace
+    return environment
 
+
+def _replace(value: Any, old: Any, new: Any) -> str:
+    text, before, after = str(value), str(old), str(new)
+    if len(text) + text.count(before) * (len(after) - len(before)) > MAX_FILLED:
+        raise TemplateRuntimeError(_TOO_LONG)
+    return text.replace(before, after)
+
+
+_TOO_LONG = f"longer than {MAX_FILLED} characters when filled in"
 
 _PLAIN = _environment(promql=False)
 _PROMQL = _environment(promql=True)
@@ -64,12 +78,13 @@ def render(text: str, values: Mapping[str, Any], *, promql: bool = False) -> str
     """Fill the templates in `text`.
 
     Raises:
-        ValueError: an undefined name, a forbidden access, or broken template syntax.
+        ValueError: an undefined name, a forbidden access, broken template syntax, or a result of
+            more than `MAX_FILLED` characters.
     """
     if not has_template(text):
         return text
     try:
-        return (_PROMQL if promql else _PLAIN).from_string(text).render(**values)
+        return _filled((_PROMQL if promql else _PLAIN).from_string(text), values)
     except TemplateError as error:
         msg = f"template {text!r}: {error.message or type(error).__name__}"
         raise ValueError(msg) from error
@@ -77,6 +92,17 @@ def render(text: str, values: Mapping[str, Any], *, promql: bool = False) -> str
         # An expression that Jinja2 accepts and Python cannot work out for these values.
         msg = f"template {text!r}: {type(error).__name__}: {error}"
         raise ValueError(msg) from error
+
+
+def _filled(template: Template, values: Mapping[str, Any]) -> str:
+    pieces: list[str] = []
+    size = 0
+    for piece in template.generate(**values):
+        size += len(piece)
+        if size > MAX_FILLED:
+            raise TemplateRuntimeError(_TOO_LONG)
+        pieces.append(piece)
+    return "".join(pieces)
 
 
 def template_values(
