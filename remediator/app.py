@@ -143,7 +143,10 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # What was refused for lack of a playbook or a target may have one now.
+        await reconciler.playbooks_changed()
         scheduler.every(settings.tick_s, "dispatch", reconciler.dispatch)
+        scheduler.every(settings.tick_s, "runs", reconciler.drive_due)
         scheduler.every(settings.lease_s / 3, "lease renewal", reconciler.renew_leases)
         scheduler.every(settings.tick_s, "changes", reconciler.look_after_changes)
         scheduler.every(settings.tick_s, "notifications", reconciler.tell)
@@ -313,6 +316,8 @@ async def _observe_level(
     except TemporaryError as error:
         log.warning("alertmanager does not answer", why=str(error))
         return
+    if failed:
+        log.warning("an alertmanager peer does not answer; nothing is resolved", why=failed)
     heard = [a.updated_at for a in listed if a.labels.get("alertname") == WATCHDOG]
     await intake.observe(
         db,

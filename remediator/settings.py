@@ -154,6 +154,18 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("targets")
+    @classmethod
+    def _tell_apart(cls, value: dict[str, TargetSettings]) -> dict[str, TargetSettings]:
+        seen: dict[str, str] = {}
+        for name, target in value.items():
+            for word in {name, target.instance} - {""}:
+                if word in seen:
+                    msg = f"{word!r} names both {seen[word]!r} and {name!r}; give each its own"
+                    raise ValueError(msg)
+                seen[word] = name
+        return value
+
     @field_validator("listen")
     @classmethod
     def _is_address(cls, value: str) -> str:

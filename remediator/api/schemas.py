@@ -35,6 +35,14 @@ class AlertOut(Out):
     source: str = Field(description="webhook, or reconcile when a poll found it first.")
 
 
+class RejectedOut(Out):
+    """One body that can never be an Alertmanager webhook; it is kept in the journal."""
+
+    id: int
+    received_at: datetime
+    problem: str
+
+
 class DecisionOut(Out):
     """Why it did, or did not."""
 

@@ -114,6 +114,12 @@ def build_router(
             raise HTTPException(404, f"there is no run R{run_id}")
         return story
 
+    @router.get("/deliveries/rejected")
+    async def list_rejected(limit: Limit = 100) -> list[schemas.RejectedOut]:
+        """List what was posted to the webhook and can never be one, newest first."""
+        rows = await db.read(queries.rejected_deliveries, limit=limit)
+        return [schemas.RejectedOut.model_validate(row) for row in rows]
+
     @router.get("/targets")
     async def list_targets() -> list[schemas.TargetOut]:
         """List the inventory, with what is held and who acts."""

@@ -126,6 +126,7 @@ class Progress:
         now: the database's clock.
         view: what was just read of the target, by role; an `error` key when it could not be read.
         alert_since: since when the run's alert fires; None when it does not.
+        last_closed: when this playbook's run before this one ended on the target.
         change: the change a restore run gives back.
     """
 
@@ -137,6 +138,7 @@ class Progress:
     pace: Pace
     view: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     alert_since: datetime | None = None
+    last_closed: datetime | None = None
     change: HeldChange | None = None
 
     @property
@@ -172,11 +174,14 @@ class Progress:
         last = rows[-1]
         if last.status is StepStatus.OK:
             return Result.OK
+        # One attempt that may have been applied outweighs later ones that were not.
+        unsure = any(row.status is StepStatus.UNKNOWN for row in rows[:-1])
+        failed = Result.UNKNOWN if unsure else Result.FAILED
         if last.status is StepStatus.FAILED:
-            return Result.FAILED
+            return failed
         if last.status is StepStatus.NOT_SENT:
             allowed = self.step.retries if retries is None else retries
-            return Result.FAILED if len(rows) > allowed else None
+            return failed if len(rows) > allowed else None
         given_up = (last.result or {}).get("given_up", False)
         return Result.UNKNOWN if given_up else None
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 
+from remediator.engine import settle
 from remediator.engine.actions.knobs import OWNER, revert_pace
 from remediator.engine.admission import Admission
 from remediator.engine.ports import Notifier
@@ -27,11 +29,12 @@ from remediator.errors import (
 )
 from remediator.model.decision import Admitted
 from remediator.model.effect import Call, Message
+from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Pinned
 from remediator.model.run import HeldChange, Run, RunKind
 from remediator.store import alerts, changes, controls, outbox, retention, runs
 from remediator.store.alerts import StoredAlert
-from remediator.store.database import Database, Tx
+from remediator.store.database import Database, Tx, moment
 from remediator.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -57,6 +60,7 @@ class Reconciler:
     library: Callable[[], Mapping[str, Pinned]]
     driving: dict[int, int] = field(default_factory=dict)
     _drives: set[asyncio.Task[None]] = field(default_factory=set)
+    _listening_since: datetime | None = None
 
     async def dispatch(self) -> None:
         """Decide about alerts that wait for a decision, then drive the runs that are due."""
@@ -103,13 +107,20 @@ class Reconciler:
             log.info("run lost", run=run.id, why=str(error))
         except StoreUnavailableError as error:
             log.warning("journal unavailable", run=run.id, why=str(error))
-        except Exception:
+        except Exception as error:
             # Treated like a crash: the lease lapses and somebody claims the run.
             log.exception("run dropped", run=run.id, target=run.target)
             self.metrics.dropped_runs.inc()
+            await self._note_drop(run, error)
         finally:
             if self.driving.get(run.id) == run.epoch:
                 del self.driving[run.id]
+
+    async def _note_drop(self, run: Run, error: Exception) -> None:
+        try:
+            await self.db.write(_dropped, run, f"{type(error).__name__}: {error}", self.runner.pace)
+        except (FencedError, StoreUnavailableError) as lost:
+            log.info("drop not noted", run=run.id, why=str(lost))
 
     async def renew_leases(self) -> None:
         """Keep the runs that this process drives."""
@@ -127,8 +138,9 @@ class Reconciler:
         await self.db.write(_begin_restores)
         for change in await self.db.write(changes.held_past, max_hold=self.runner.pace.max_hold):
             await self.db.write(_expire, change)
-        for change in await self.db.write(changes.take_renewals, limit=RUN_LIMIT):
-            await self._renew(change)
+        due = await self.db.write(changes.take_renewals, limit=RUN_LIMIT)
+        # Side by side: one target that hangs must not let the lease of another lapse.
+        await asyncio.gather(*(self._renew(change) for change in due))
 
     async def _renew(self, change: HeldChange) -> None:
         target = self.runner.inventory.find(change.target)
@@ -179,8 +191,11 @@ class Reconciler:
 
     async def watch(self) -> None:
         """Notice when the Watchdog goes silent: then we are blind, and a person is told."""
+        now = await self.db.read(moment)
+        self._listening_since = self._listening_since or now
         within = self.runner.pace.watchdog_within
-        if within is not None and await self.db.write(controls.check_watchdog, within=within):
+        since = self._listening_since
+        if await self.db.write(controls.check_watchdog, within=within, since=since):
             await self.db.write(_tell_blind)
 
     async def forget(self) -> None:
@@ -205,6 +220,18 @@ class Reconciler:
         for drive in self._drives:
             drive.cancel()
         await self.db.write(runs.let_go, owner=self.runner.owner)
+
+
+# An error of ours that repeats is not a crash: a run that meets it this often is given up.
+DROPS_ALLOWED = 5
+
+
+def _dropped(tx: Tx, claimed: Run, error: str, pace: Pace) -> None:
+    run = runs.get_run(tx, claimed.id)
+    if run is None or run.epoch != claimed.epoch:
+        return
+    if runs.count_drop(tx, run) >= DROPS_ALLOWED:
+        settle.strand(tx, run, f"given up after {DROPS_ALLOWED} errors of ours: {error}", pace)
 
 
 def _begin_restores(tx: Tx) -> None:

@@ -33,7 +33,15 @@ from remediator.engine.ports import Actuator, MetricSource
 from remediator.errors import OutcomeUnknownError, PermanentError, RefusedError, TemporaryError
 from remediator.model.effect import Call
 from remediator.model.pace import Pace
-from remediator.model.playbook import EscalateStep, Mode, OnUnknown, Pinned, Playbook, kind_of
+from remediator.model.playbook import (
+    EscalateStep,
+    Mode,
+    OnUnknown,
+    Pinned,
+    Playbook,
+    RequireGuard,
+    kind_of,
+)
 from remediator.model.run import HeldChange, History, Phase, Run, RunKind, StepRow, StepStatus
 from remediator.model.target import Inventory, Target
 from remediator.store import alerts, changes, runs, steps
@@ -51,6 +59,8 @@ LONGEST_BACKOFF = timedelta(seconds=30)
 LONGEST_ASKED = timedelta(minutes=5)
 # Room that the lease must still have when the call goes out, beyond the call's own timeout.
 LEASE_MARGIN_S = 2.0
+# The role of what the guards require, when it is asked again within a run.
+REQUIRE = "require"
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class Loaded:
     history: History
     alert: StoredAlert | None
     alert_since: datetime | None
+    last_closed: datetime | None
     change: HeldChange | None
     now: datetime
 
@@ -76,6 +87,7 @@ def _load(tx: Tx, run_id: int) -> Loaded | None:
         history=steps.history(tx, run_id),
         alert=alerts.get_alert(tx, alert_id) if alert_id else None,
         alert_since=changes.alert_fires(tx, alert_id) if alert_id else None,
+        last_closed=runs.last_closed(tx, run.playbook, run.target, run.mode),
         change=change,
         now=tx.now,
     )
@@ -147,6 +159,7 @@ class Runner:
             pace=self.pace,
             view=view,
             alert_since=loaded.alert_since,
+            last_closed=loaded.last_closed,
             change=loaded.change,
         )
 
@@ -183,6 +196,8 @@ class Runner:
         attempts = progress.attempts(move.call, move.iteration, phase=move.phase, pc=move.pc)
         last = attempts[-1] if attempts else None
         if last is None:
+            if move.counts and await self._no_longer_true(progress):
+                return True
             return await self._attempt(progress, move, before)
         unknown = last.status in {StepStatus.STARTED, StepStatus.UNKNOWN}
         ready_at = (last.ended_at or last.started_at) + _pause_before(attempts)
@@ -191,11 +206,39 @@ class Runner:
             # Why it turned back is what a person has to read in the end; keep it.
             turned = progress.run.phase is Phase.ROLLBACK
             reason = progress.run.reason if turned else f"retry: {last.error}"
-            await self.db.write(runs.park, progress.run, due_at=ready_at, reason=reason)
+            # A restore that cannot get through must not keep a remedy out.
+            release = progress.run.kind is RunKind.RESTORE
+            await self.db.write(
+                runs.park, progress.run, due_at=ready_at, reason=reason, release_slot=release
+            )
             return False
         if unknown and await self._resolve_unknown(progress, move, last, len(attempts)):
             return True
         return await self._attempt(progress, move, before)
+
+    async def _no_longer_true(self, progress: Progress) -> bool:
+        """Ask again what the guards required when that was asked too long ago; stop if not so.
+
+        A run can be claimed an hour after it was admitted: the alert is a hint, and so is what was
+        measured then.
+        """
+        run, why = progress.run, ""
+        asked = [m.reading.at for m in progress.history.measurements if m.role == REQUIRE]
+        if progress.now - max([run.opened_at, *asked]) <= self.pace.evidence_max_age:
+            return False
+        if run.acted_at is None and progress.alert_since is None:
+            why = "the alert was over before anything was done"
+        for guard in progress.plan.guards:
+            if why or not isinstance(guard, RequireGuard):
+                continue
+            query = guard.require.query
+            reading = replace(await self.metrics.query(query), at=progress.now)
+            await self.db.write(steps.measure, run, role=REQUIRE, readings=[reading])
+            if reading.value is None or not guard.require.holds(reading.value):
+                why = f"no longer true: measured {reading.describe()}, {guard.require.comparison}"
+        if why:
+            await self.db.write(runs.ask_to_stop, run.id, reason=why)
+        return bool(why)
 
     async def _resolve_unknown(
         self, progress: Progress, move: Send, last: StepRow, attempts: int

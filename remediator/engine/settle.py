@@ -26,7 +26,6 @@ from remediator.store.database import Tx
 PERSON = "person"
 PREEMPTED = "preempted"
 CANCELLED = "cancelled"
-PAUSED = "paused"
 OUT_OF_BUDGET = "budget"
 
 
@@ -96,7 +95,6 @@ def succeed(tx: Tx, run: Run, move: Done) -> None:
         # Nothing was sent: what improved, improved by itself.
         verdict, reason = Verdict.UNCHANGED, f"natural recovery: {reason}"
     runs.close(tx, run, state=RunState.SUCCEEDED, verdict=verdict or Verdict.UNKNOWN, reason=reason)
-    _review_soon(tx, run)
     if run.kind is RunKind.RESTORE:
         title = f"{run.target}: given back"
     else:
@@ -180,7 +178,8 @@ def stop(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
     runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=reason)
     change = changes.get_change(tx, run.change_id) if run.change_id else None
     if change is not None and change.closed_at is None:
-        changes.set_state(tx, change.id, changes.HELD, reason=reason)
+        kept = reason.startswith(CANCELLED)
+        changes.set_state(tx, change.id, changes.KEPT if kept else changes.HELD, reason=reason)
     _after_stop(tx, run, pace)
 
 
@@ -189,8 +188,8 @@ def _after_stop(tx: Tx, run: Run, pace: Pace) -> None:
     if asked.startswith(OUT_OF_BUDGET):
         # It was not helped, and we may not go on: that is a person's business now.
         _tell(tx, run, "critical", "needs a person", asked)
-    if asked.startswith((PREEMPTED, OUT_OF_BUDGET)) and run.alert_id is not None:
-        # Whoever asked for the room comes first.
+    if asked.startswith((PREEMPTED, OUT_OF_BUDGET, CANCELLED)) and run.alert_id is not None:
+        # Whoever asked for the room, or for quiet, comes first.
         alerts.review_again(tx, run.alert_id, after=pace.review)
     else:
         _review_soon(tx, run)

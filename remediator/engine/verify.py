@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from remediator.engine.moves import Done, Failed, Measure, MeasureBaseline, Move, Progress, Wait
+from remediator.model.pace import Pace
 from remediator.model.playbook import Verify
 from remediator.model.verdict import Baseline, Reading, Verdict, fresh, judge
 
@@ -19,9 +20,9 @@ BASELINE = "baseline"
 BASELINE_SAMPLES = 8
 
 
-def window_of(verify: Verify) -> timedelta:
-    """Return how far the verification's query looks back."""
-    return verify.window or timedelta()
+def window_of(window: timedelta | None, pace: Pace) -> timedelta:
+    """Return how far a query looks back: at least one scrape, for the newest sample is that old."""
+    return max(window or timedelta(), pace.scrape)
 
 
 def take_baseline(progress: Progress, query: str, every: timedelta) -> Move | None:
@@ -57,7 +58,7 @@ def verify(progress: Progress, spec: Verify, *, acted_at: datetime, acted: bool 
         acted_at: when its last effect was confirmed, or when it began when it needed none.
         acted: False when nothing had to be done, so that an improvement is not ours.
     """
-    window = window_of(spec)
+    window = window_of(spec.window, progress.pace)
     deadline = acted_at + window + spec.within
     readings = fresh(
         progress.history.readings(progress.run.pc, VERIFY), acted_at=acted_at, window=window

@@ -78,11 +78,6 @@ class Verdict(StrEnum):
     WORSE = "worse"  # it moved against the objective
     UNKNOWN = "unknown"  # too few usable measurements to say
 
-    @property
-    def is_failure(self) -> bool:
-        """Say whether cooldown, breaker and escalation count it as a failure."""
-        return self is not Verdict.IMPROVED
-
 
 @dataclass(frozen=True)
 class Baseline:

@@ -66,11 +66,16 @@ def record_delivery(
     quiet_window: timedelta,
 ) -> Counter[Change]:
     """Keep the delivery and merge its alerts, all or nothing; count what they meant."""
+    sha256 = hashlib.sha256(body).hexdigest()
+    known = tx.conn.execute(
+        select(deliveries.c.id).where(deliveries.c.sha256 == sha256).limit(1)
+    ).first()
     inserted = tx.conn.execute(
         insert(deliveries).values(
             received_at=tx.now,
-            sha256=hashlib.sha256(body).hexdigest(),
-            body=body,
+            sha256=sha256,
+            # A re-send is on record by its hash; its body is kept once.
+            body=body if known is None else b"",
             receiver=receiver,
             group_key=group_key,
             alert_count=len(incoming),

@@ -11,19 +11,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, exists, insert, or_, select, update
+from sqlalchemy import Row, exists, insert, select, update
 
 from remediator.model.playbook import Mode
-from remediator.model.run import HeldChange, Run, RunState
+from remediator.model.run import HeldChange, Run
 from remediator.store import runs
 from remediator.store.database import Tx, inserted_id
-from remediator.store.tables import alerts, changes
+from remediator.store.tables import alerts, changes, decisions
 from remediator.store.tables import runs as runs_table
 
 _COLUMNS = [changes.c[name] for name in HeldChange.__dataclass_fields__]
 
 HELD = "held"
 RESTORING = "restoring"
+KEPT = "kept"  # a person stopped the restore: held, and not given back until max_hold
 # A restore step that had to be undone within this time was too early (rule R4).
 UNDONE_WITHIN = timedelta(minutes=5)
 MAX_INTERVAL = timedelta(minutes=30)
@@ -162,15 +163,14 @@ def close_change(tx: Tx, change_id: int, state: str, *, reason: str) -> None:
 def take_renewals(tx: Tx, *, limit: int) -> list[HeldChange]:
     """Take the leases that are due for renewal; each is handed out once.
 
-    Not while a run acts on the target: it may be setting the very value that we would repeat. A
-    renewal carries the target's newest fencing token, because a later run may have shown the
-    target a newer one than the run that made the change had.
+    Not while a process drives a run on the target: it may be setting the very value that we would
+    repeat. A run that only waits is no hindrance. A renewal carries the target's newest fencing
+    token, because a later run may have shown the target a newer one than the change's own run.
     """
     acting = (
         exists()
         .where(runs_table.c.target == changes.c.target, runs_table.c.mode == changes.c.mode)
-        # A claimed restore holds no slot until it sends, and has the newest token already.
-        .where(or_(runs_table.c.holds_slot, runs_table.c.state == RunState.ACTING))
+        .where(runs_table.c.owner.is_not(None), runs_table.c.closed_at.is_(None))
     )
     rows = tx.conn.execute(
         select(*_COLUMNS)
@@ -237,9 +237,16 @@ def resolved_changes(tx: Tx) -> list[HeldChange]:
         .where(original.c.id == changes.c.alert_id)
         .where(same.c.fingerprint == original.c.fingerprint, same.c.firing)
     )
+    # Several alerts can tell the same story: all that this playbook was asked about must be over.
+    also = (
+        exists()
+        .where(decisions.c.alert_id == alerts.c.id, alerts.c.firing)
+        .where(decisions.c.playbook == changes.c.playbook)
+        .where(decisions.c.target == changes.c.target)
+    )
     rows = tx.conn.execute(
         select(*_COLUMNS).where(
-            changes.c.closed_at.is_(None), changes.c.state == HELD, ~firing, ~acting
+            changes.c.closed_at.is_(None), changes.c.state == HELD, ~firing, ~also, ~acting
         )
     )
     return [change_of(row) for row in rows]

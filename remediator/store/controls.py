@@ -134,19 +134,27 @@ def last_sign(tx: Tx, name: str) -> datetime | None:
     return at
 
 
-def check_watchdog(tx: Tx, *, within: timedelta) -> bool:
+def check_watchdog(tx: Tx, *, within: timedelta | None, since: datetime) -> bool:
     """Set or clear `blind` by the age of the Watchdog's last sign; True when it just changed.
 
-    A controller that has never heard the Watchdog is not blind yet: its patience starts now.
+    Args:
+        tx: the transaction.
+        within: how long it may be silent; None = it is not watched, and nobody is blind.
+        since: when this process began to listen; what was missed before that is not silence.
     """
+    if within is None:
+        clear_sign(tx, BLIND)
+        return False
     last = last_sign(tx, WATCHDOG)
     if last is None:
         give_sign(tx, WATCHDOG)
         return False
     was_blind = last_sign(tx, BLIND) is not None
-    is_blind = tx.now - last > within
-    if is_blind and not was_blind:
+    is_silent = tx.now - last > within
+    if is_silent and not was_blind and tx.now - since > within:
         give_sign(tx, BLIND, at=last)
-    if was_blind and not is_blind:
+        return True
+    if was_blind and not is_silent:
         clear_sign(tx, BLIND)
-    return is_blind != was_blind
+        return True
+    return False

@@ -336,6 +336,16 @@ def stop_restores(tx: Tx, change_id: int, *, reason: str) -> None:
     )
 
 
+def count_drop(tx: Tx, run: Run) -> int:
+    """Note that driving the run ended in an error of ours; return how often it has.
+
+    Raises:
+        FencedError: the run is no longer ours.
+    """
+    fenced_update(tx, run, drops=runs.c.drops + 1)
+    return int(tx.conn.execute(select(runs.c.drops).where(runs.c.id == run.id)).scalar_one())
+
+
 def let_go(tx: Tx, *, owner: str) -> int:
     """Give up every run of a process that shuts down, so that another goes on at once."""
     return tx.conn.execute(

@@ -111,7 +111,9 @@ def begin(
             .where(steps.c.iteration == intent.iteration, steps.c.call == intent.call)
         ).scalar_one()
     )
-    key = f"run-{run.id}/{intent.phase}/{intent.pc}/{intent.iteration}/{intent.call}"
+    # The time of opening tells the runs of two journals apart that have the same number.
+    opened = int(run.opened_at.timestamp() * 1000)
+    key = f"run-{run.id}-{opened:x}/{intent.phase}/{intent.pc}/{intent.iteration}/{intent.call}"
     inserted = tx.conn.execute(
         insert(steps).values(
             run_id=run.id,

@@ -61,7 +61,7 @@ deliveries = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("received_at", Moment, nullable=False, index=True),
-    Column("sha256", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
     Column("body", LargeBinary, nullable=False),
     Column("problem", Text),  # why it can never be a webhook; NULL when it is one
     Column("receiver", Text),
@@ -131,6 +131,7 @@ runs = Table(
     Column("lease_until", Moment),
     Column("fencing_token", BigInteger, nullable=False, default=0),
     Column("holds_slot", Boolean, nullable=False),
+    Column("drops", Integer, nullable=False, default=0),  # drives that ended in an error of ours
     Column("stop_reason", Text),  # cancel or pre-emption asked for; honoured at a step boundary
     Column("step_started_at", Moment),
     Column("opened_at", Moment, nullable=False, index=True),

@@ -66,9 +66,13 @@ def _look_first(progress: Progress, step: RestartStep) -> Move | None:
         return Inspect(PROCESS)
     process = progress.view[PROCESS]
     if "error" in process:
+        if progress.now < progress.step_started_at + step.timeout:
+            return Wait(until=progress.now + LOOK_EVERY, why=f"ask again: {process['error']}")
         return Failed(None, f"the process manager cannot be asked: {process['error']}")
-    started, since = _moment(process.get("started_at")), progress.alert_since
-    if started and since and started > since and process.get("state") == "RUNNING":
+    started = _moment(process.get("started_at"))
+    # Our own last restart is no news: it has not helped, or the alert would not fire.
+    known = [at for at in (progress.alert_since, progress.last_closed) if at is not None]
+    if started and known and started > max(known) and process.get("state") == "RUNNING":
         # Somebody was faster: only look whether it helped.
         return _prove(progress, step, acted=False)
     return None

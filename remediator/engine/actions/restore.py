@@ -12,7 +12,7 @@ from functools import partial
 
 from remediator.engine.actions.knobs import OWNER, revert_pace
 from remediator.engine.moves import SETTINGS, Done, Failed, Move, Progress, Result, Send, Wait
-from remediator.engine.verify import next_measurement
+from remediator.engine.verify import next_measurement, window_of
 from remediator.model.playbook import Condition
 from remediator.model.run import HeldChange, Run
 from remediator.model.throttle import step_back
@@ -48,7 +48,7 @@ RETRIES = 5
 def _step(progress: Progress, change: HeldChange, iteration: int) -> Move:
     spec = change.restore or {}
     interval = timedelta(seconds=change.restore_interval_s or spec["every_s"])
-    window = timedelta(seconds=spec["window_s"])
+    window = window_of(timedelta(seconds=spec["window_s"]), progress.pace)
     since = progress.last_ok() or progress.step_started_at
     hold = timedelta(seconds=spec["hold_s"]) if iteration == 0 else interval - window
     readings = fresh(

@@ -23,7 +23,7 @@ from remediator.engine.moves import (
     Progress,
     Result,
 )
-from remediator.engine.verify import baseline_of, next_measurement, take_baseline
+from remediator.engine.verify import baseline_of, next_measurement, take_baseline, window_of
 from remediator.model.playbook import Condition, Throttle, ThrottleStep
 from remediator.model.throttle import FLOOR_PATIENCE, in_dead_band, step_down
 from remediator.model.verdict import (
@@ -93,7 +93,7 @@ def _act_or_leave(progress: Progress, step: ThrottleStep, reading: Reading) -> M
 
 def _observe(progress: Progress, step: ThrottleStep, *, acted_at: datetime) -> Move:
     throttle = step.throttle
-    window = max(throttle.window or timedelta(), timedelta())
+    window = window_of(throttle.window, progress.pace)
     readings = fresh(
         progress.history.readings(progress.run.pc, SIGNAL), acted_at=acted_at, window=window
     )
@@ -103,7 +103,8 @@ def _observe(progress: Progress, step: ThrottleStep, *, acted_at: datetime) -> M
     if readings and _too_old(progress, readings[-1]):
         # The run was interrupted: what was true then is no ground to act now.
         return Measure(role=SIGNAL, query=throttle.signal)
-    settled = acted_at + max(progress.pace.hold_down, window + progress.pace.scrape)
+    pace = progress.pace
+    settled = acted_at + max(pace.hold_down, pace.two_scrapes, window + pace.scrape)
     deadline = acted_at + window + _within(step)
     if progress.now >= settled and _still_bad(readings, throttle):
         return _worse_or_lower(progress, step, readings)
@@ -161,7 +162,8 @@ def _out_of_time(progress: Progress, step: ThrottleStep, readings: tuple[Reading
     usable = [r.value for r in readings if r.value is not None]
     if len(usable) < ENOUGH_SAMPLES or readings[-1].value is None:
         return Failed(Verdict.UNKNOWN, _told(readings, step.throttle, progress))
-    if usable[-1] >= step.throttle.objective:
+    objective = step.throttle.objective
+    if usable[-1] >= objective and not in_dead_band(usable[-1], objective):
         return _lower(progress, step, usable[-1], len(progress.iterations(CALL)))
     return Failed(Verdict.UNCHANGED, _told(readings, step.throttle, progress))
 
@@ -208,7 +210,7 @@ def _lower(progress: Progress, step: ThrottleStep, measured: float | None, itera
 def _at_floor(progress: Progress, step: ThrottleStep, measured: float | None) -> Move:
     # R6: bad twice at the floor, each time on two fresh measurements; then stop turning this knob.
     acted_at = progress.last_ok() or progress.step_started_at
-    window = step.throttle.window or timedelta()
+    window = window_of(step.throttle.window, progress.pace)
     taken = fresh(
         progress.history.readings(progress.run.pc, SIGNAL), acted_at=acted_at, window=window
     )

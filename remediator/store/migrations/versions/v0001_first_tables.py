@@ -76,6 +76,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_deliveries_received_at"), "deliveries", ["received_at"], unique=False)
+    op.create_index(op.f("ix_deliveries_sha256"), "deliveries", ["sha256"], unique=False)
     op.create_table(
         "fences",
         sa.Column("target", sa.Text(), nullable=False),
@@ -166,6 +167,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.Double(), nullable=True),
         sa.Column("fencing_token", sa.BigInteger(), nullable=False),
         sa.Column("holds_slot", sa.Boolean(), nullable=False),
+        sa.Column("drops", sa.Integer(), nullable=False),
         sa.Column("stop_reason", sa.Text(), nullable=True),
         sa.Column("step_started_at", sa.Double(), nullable=True),
         sa.Column("opened_at", sa.Double(), nullable=False),
@@ -286,6 +288,7 @@ def downgrade() -> None:
     op.drop_index("notifications_due", table_name="notifications")
     op.drop_table("notifications")
     op.drop_table("fences")
+    op.drop_index(op.f("ix_deliveries_sha256"), table_name="deliveries")
     op.drop_index(op.f("ix_deliveries_received_at"), table_name="deliveries")
     op.drop_table("deliveries")
     op.drop_table("controls")
