@@ -62,6 +62,8 @@ class Nursery:
                 stderr=said,
                 cwd=ROOT,
                 text=True,
+                # A signal to the tests' process group must not end it before it has cleared up.
+                start_new_session=True,
             )
 
     def start(self, config: Path, *, log: Path, **dying: Any) -> Controller:
