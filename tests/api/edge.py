@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -18,6 +20,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 
 from remediator import app as root
+from remediator.clock import Clock
 from remediator.settings import Settings
 from remediator.store.database import Database, Tx
 from remediator.store.tables import alerts, deliveries, notifications
@@ -90,6 +93,23 @@ def _count(tx: Tx) -> tuple[int, int]:
     return one, two
 
 
+@cache
+def _migrated() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.db"
+        journal = Database(f"sqlite:///{path}")
+        journal.migrate()
+        journal.close()
+        return path.read_bytes()
+
+
+def a_journal(path: Path, clock: Clock) -> Database:
+    """Return a new journal; its tables are made once and copied, which is much of the time."""
+    if not path.exists():
+        path.write_bytes(_migrated())
+    return Database(f"sqlite:///{path}", clock=clock)
+
+
 @asynccontextmanager
 async def controller(
     folder: Path, *, db: Database | None = None, caller: str = "127.0.0.1", **settings: Any
@@ -98,7 +118,7 @@ async def controller(
     clock = Hands()
     playbooks = folder / "playbooks"
     playbooks.mkdir(exist_ok=True)
-    journal = db or Database(f"sqlite:///{folder / 'journal.db'}", clock=clock)
+    journal = db or a_journal(folder / "journal.db", clock)
     app = root.build(Settings(playbooks=playbooks, **settings), db=journal)
     transport = httpx.ASGITransport(app=app, client=(caller, 40000), raise_app_exceptions=False)
     try:

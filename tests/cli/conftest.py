@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +96,9 @@ def serve(app: FastAPI) -> tuple[str, Callable[[], None]]:
     return f"http://127.0.0.1:{port}", end
 
 
-@pytest.fixture
-def listening(tmp_path: Path) -> Iterator[Listening]:
+@contextmanager
+def a_controller(tmp_path: Path) -> Iterator[Listening]:
+    """Serve a controller whose journal lies in this folder."""
     folder = tmp_path / "playbooks"
     folder.mkdir()
     (folder / "throttle.yaml").write_text(PLAYBOOK)
@@ -116,3 +118,10 @@ def listening(tmp_path: Path) -> Iterator[Listening]:
         beside.close()
         end()
         structlog.reset_defaults()
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[Listening]:
+    """A controller with nothing on record."""
+    with a_controller(tmp_path) as one:
+        yield one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -13,20 +14,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remediator import cli
+from remediator.store.database import Tx
 from tests.api import rows
 from tests.api.edge import WEBHOOK, a_payload, an_alert
-from tests.cli.conftest import Listening, Type, serve
+from tests.cli.conftest import Listening, Type, a_controller, serve
 
 HOSTILE = "\x1b[31m\x1b]0;owned\x07[red]bold[/nonsense]\r\nforged line\x9b2J\u202egnp.exe"
 
 
-@pytest.fixture
-def told(listening: Listening) -> Listening:
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     """A controller with one whole story on record, about an alert whose labels mean harm."""
-    payload = a_payload(an_alert(pod=HOSTILE, long="x" * 65536))
-    httpx.post(listening.url + WEBHOOK, json=payload).raise_for_status()
-    listening.write(rows.a_story)
-    return listening
+    with a_controller(tmp_path_factory.mktemp("told")) as one:
+        payload = a_payload(an_alert(pod=HOSTILE, long="x" * 65536))
+        httpx.post(one.url + WEBHOOK, json=payload).raise_for_status()
+        one.write(rows.a_story)
+        yield one
+
+
+def a_run_for_tomorrow(tx: Tx) -> int:
+    """Open a run that is not due, so that the controller itself leaves it alone."""
+    return rows.opened(tx, due_at=tx.now + timedelta(days=1))
 
 
 def harmless(text: str) -> bool:
@@ -153,7 +161,7 @@ def test_a_length_that_is_none_is_refused_in_one_line(
 
 
 def test_an_open_run_is_cancelled_and_a_closed_one_is_not(typed: Type, told: Listening) -> None:
-    run_id = told.write(rows.opened)
+    run_id = told.write(a_run_for_tomorrow)
     where = ("--reason", "enough", "--by", "ann", "--url", told.url)
     said = typed("cancel", f"R{run_id}", *where)
     assert (said.code, said.out) == (0, f"run R{run_id} stops at its next step boundary\n")

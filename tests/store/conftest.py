@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remediator.store.database import Database
-from tests.api.edge import Hands
+from tests.api.edge import Hands, a_journal
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def opened(tmp_path: Path, clock: Hands) -> Iterator[Callable[[], Database]]:
     journals: list[Database] = []
 
     def open_one() -> Database:
-        journal = Database(f"sqlite:///{tmp_path / 'journal.db'}", clock=clock)
+        journal = a_journal(tmp_path / "journal.db", clock)
         journals.append(journal)
         return journal
 
@@ -33,6 +33,4 @@ def opened(tmp_path: Path, clock: Hands) -> Iterator[Callable[[], Database]]:
 
 @pytest.fixture
 def db(opened: Callable[[], Database]) -> Database:
-    journal = opened()
-    journal.migrate()
-    return journal
+    return opened()

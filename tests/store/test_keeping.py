@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from remediator.store import changes, controls, decisions, outbox, queries, rete
 from remediator.store.database import Database, Tx
 from remediator.store.tables import alerts, deliveries, metadata, notifications, playbooks
 from tests.api import rows
-from tests.api.edge import Hands
+from tests.api.edge import NOON, Hands
 
 MONTH = timedelta(days=30)
 NO_QUIET = timedelta(0)
@@ -163,9 +163,12 @@ def blind(tx: Tx) -> bool:
     return controls.last_sign(tx, controls.BLIND) is not None
 
 
-def check(db: Database) -> tuple[bool, bool]:
+def check(
+    db: Database, *, since: datetime = NOON, within: timedelta | None = WITHIN
+) -> tuple[bool, bool]:
     """Return whether it just changed, and whether we are blind now."""
-    return db.transact(controls.check_watchdog, within=WITHIN), db.transact(blind)
+    changed = db.transact(controls.check_watchdog, within=within, since=since)
+    return changed, db.transact(blind)
 
 
 def test_silence_of_the_watchdog_makes_blind_once_and_its_return_heals_once(
@@ -188,6 +191,21 @@ def test_a_controller_that_never_heard_it_is_patient_first(db: Database, clock: 
     assert check(db) == (False, False)
     clock.forward(minutes=2)
     assert check(db) == (True, True)
+
+
+def test_what_was_missed_while_nobody_listened_is_not_silence(db: Database, clock: Hands) -> None:
+    db.transact(controls.give_sign, controls.WATCHDOG)
+    clock.forward(hours=1)
+    started = clock.now
+    assert check(db, since=started) == (False, False)
+    clock.forward(minutes=6)
+    assert check(db, since=started) == (True, True)
+
+
+def test_who_does_not_watch_is_never_blind(db: Database, clock: Hands) -> None:
+    db.transact(controls.give_sign, controls.BLIND)
+    clock.forward(hours=1)
+    assert check(db, within=None) == (False, False)
 
 
 def test_an_older_sign_never_hides_a_newer_one(db: Database, clock: Hands) -> None:
