@@ -37,7 +37,8 @@ from remediator.model.target import Target
 # http://supervisord.org/subprocess.html#process-states
 STOPPED = frozenset({"STOPPED", "EXITED", "FATAL", "UNKNOWN"})
 ALIVE = frozenset({"STARTING", "RUNNING", "BACKOFF"})
-FAILED = frozenset({"BACKOFF", "FATAL", "EXITED"})
+# A start ends in one of these. BACKOFF is not among them: supervisord goes on trying.
+STARTED_OR_NOT = STOPPED | {"RUNNING"}
 # `Faults` in supervisor/xmlrpc.py; the rest is told by number.
 FAULTS = {
     10: "bad_name",
@@ -111,7 +112,8 @@ class SupervisorActuator:
 
         Raises:
             TemporaryError, PermanentError, OutcomeUnknownError: see the `Actuator` port. A start
-                that fails is permanent, and its message ends with the program's last log lines.
+                that supervisord has given up is permanent, one that it may yet repeat is unknown;
+                either message ends with the program's last log lines.
         """
         deadline = asyncio.get_running_loop().time() + call.timeout_s
         match call.verb:
@@ -125,21 +127,27 @@ class SupervisorActuator:
                 )
 
     async def probe(self, target: Target, call: Call, before: Mapping[str, Any]) -> bool | None:
-        """Say whether `call` shows in the process; None when supervisord does not answer."""
+        """Say whether `call` shows in the process; None when that cannot be told.
+
+        A start shows in a later `started_at` even when what was started has ended since.
+        """
         try:
             now = await self.read(target)
         except EffectError:
             return None
-        alive = now["state"] in ALIVE
-        if call.verb == "stop" and not alive:
+        if call.verb == "stop" and now["state"] not in ALIVE:
             return True
-        if call.verb == "start" and not now["pid"]:
-            return False
         if "pid" not in before:
-            # It was not seen before the call either, so nothing says that this process is new.
+            # It was not seen before the call either, so nothing says what is new.
             return None
-        renewed = now["pid"] != before["pid"] or _later(now, before)
-        return renewed or (False if call.verb == "stop" else None)
+        if _later(now, before):
+            return True
+        same_start = now["started_at"] == before.get("started_at")
+        if call.verb == "stop":
+            return bool(now["pid"] != before["pid"])
+        if not now["pid"]:
+            return False if same_start else None
+        return True if now["pid"] != before["pid"] else None
 
     async def _stop(self, deadline: float) -> dict[str, Any]:
         already = await self._command("stopProcess", deadline, fine="not_running")
@@ -149,9 +157,12 @@ class SupervisorActuator:
     async def _start(self, deadline: float) -> dict[str, Any]:
         await self._stopping_is_over(deadline)
         already = await self._command("startProcess", deadline, fine="already_started")
-        now = await self._reach(FAILED | STOPPED | {"RUNNING"}, deadline)
-        if now["state"] in FAILED:
+        now = await self._reach(STARTED_OR_NOT, deadline)
+        if now["state"] == "FATAL":
             raise PermanentError(await self._why_it_died(now))
+        if now["state"] == "EXITED":
+            # It did start, and with `autorestart` supervisord starts it again.
+            raise OutcomeUnknownError(await self._why_it_died(now))
         if now["state"] != "RUNNING":
             raise OutcomeUnknownError(
                 f"{self.program} was started and is {now['state']}: somebody else stopped it"
@@ -176,6 +187,8 @@ class SupervisorActuator:
             if now["state"] in wanted:
                 return now
             if _left(deadline) <= POLL_S:
+                if now["state"] == "BACKOFF":
+                    raise OutcomeUnknownError(await self._why_it_died(now))
                 raise OutcomeUnknownError(
                     f"{self.program} was told and is still {now['state']} (pid {now['pid']})"
                 )
@@ -187,8 +200,8 @@ class SupervisorActuator:
             await self._call(method, self.program, False, timeout_s=_left(deadline))  # noqa: FBT003 - XML-RPC has no keywords
         except RefusedError as error:
             if error.reason == "spawn_error":
-                now = await self._info(self.read_timeout_s)
-                raise PermanentError(await self._why_it_died(now)) from error
+                # Only this attempt failed: supervisord is in BACKOFF and goes on trying.
+                return False
             if error.reason != fine:
                 raise await self._explained(error) from error
             return True

@@ -138,8 +138,17 @@ async def test_starting_what_runs_is_already_done() -> None:
     assert (await send(script, "start"))["already"] is True
 
 
-@pytest.mark.parametrize("state", ["BACKOFF", "FATAL", "EXITED"])
-async def test_a_start_that_fails_tells_what_the_program_last_said(state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ("FATAL", PermanentError),
+        ("EXITED", OutcomeUnknownError),
+        ("BACKOFF", OutcomeUnknownError),
+    ],
+)
+async def test_a_start_that_fails_tells_what_the_program_last_said(
+    state: str, error: type[Exception]
+) -> None:
     log = "\n".join(f"line {number}" for number in range(30))
     script = Script(
         startProcess=[DONE],
@@ -147,16 +156,44 @@ async def test_a_start_that_fails_tells_what_the_program_last_said(state: str) -
         readProcessStderrLog=[fault(20, "NO_FILE")],
         readProcessStdoutLog=[value(log)],
     )
-    with pytest.raises(PermanentError, match="Exited too quickly") as caught:
-        await send(script, "start")
+    with pytest.raises(error, match="Exited too quickly") as caught:
+        await send(script, "start", timeout_s=0.5)
     assert str(caught.value).splitlines()[1:] == log.splitlines()[-10:]
     assert ("goes on trying" in str(caught.value)) == (state == "BACKOFF")
 
 
-async def test_a_program_that_cannot_be_spawned_was_not_started() -> None:
+async def test_a_program_that_comes_up_at_the_second_attempt_was_started() -> None:
+    dying = value(info("BACKOFF", spawnerr="Exited too quickly"))
+    script = Script(startProcess=[DONE], getProcessInfo=[STOPPED, dying, dying, RUNNING])
+    got = await send(script, "start")
+    assert (got["state"], got["already"]) == ("RUNNING", False)
+    assert script.calls.count("startProcess") == 1
+
+
+async def test_a_spawn_that_failed_is_not_the_end_while_supervisord_goes_on_trying() -> None:
     script = Script(
         startProcess=[fault(50, "SPAWN_ERROR: detector")],
-        getProcessInfo=[STOPPED, value(info("BACKOFF", spawnerr="too many files"))],
+        getProcessInfo=[STOPPED, value(info("BACKOFF", spawnerr="too many files")), RUNNING],
+    )
+    got = await send(script, "start")
+    assert (got["state"], got["already"]) == ("RUNNING", False)
+
+
+@pytest.mark.parametrize("broken", [hang, hang_up, fault(6, "SHUTDOWN_STATE")])
+async def test_a_spawn_that_failed_and_a_supervisord_that_goes_away_is_an_unknown_outcome(
+    broken: Behaviour,
+) -> None:
+    script = Script(
+        startProcess=[fault(50, "SPAWN_ERROR: detector")], getProcessInfo=[STOPPED, broken]
+    )
+    with pytest.raises(OutcomeUnknownError, match="stopped answering"):
+        await send(script, "start", timeout_s=0.4)
+
+
+async def test_a_program_that_can_never_be_spawned_was_not_started() -> None:
+    script = Script(
+        startProcess=[fault(50, "SPAWN_ERROR: detector")],
+        getProcessInfo=[STOPPED, value(info("FATAL", spawnerr="too many files"))],
         readProcessStderrLog=[value("")],
         readProcessStdoutLog=[hang_up],
     )
@@ -251,6 +288,12 @@ async def test_a_missing_socket_means_that_nothing_was_sent(tmp_path: Path) -> N
 
 BEFORE = {"pid": 77, "state": "RUNNING", "started_at": "2026-01-01T00:00:00+00:00"}
 DOWN = {"pid": 0, "state": "STOPPED", "started_at": "2026-01-01T00:00:00+00:00"}
+NEVER = {"pid": 0, "state": "STOPPED", "started_at": None}
+AGO = 1_767_225_600
+
+
+def ended(state: str, started: int) -> Behaviour:
+    return value(info(state, start=started))
 
 
 @pytest.mark.parametrize(
@@ -262,8 +305,13 @@ DOWN = {"pid": 0, "state": "STOPPED", "started_at": "2026-01-01T00:00:00+00:00"}
         ("stop", BEFORE, RUNNING, False),
         ("start", DOWN, RUNNING, True),
         ("start", BEFORE, value(info("RUNNING", 78)), True),
-        ("start", DOWN, STOPPED, False),
-        ("start", DOWN, value(info("BACKOFF")), False),
+        ("start", DOWN, ended("STOPPED", AGO), False),
+        ("start", NEVER, ended("STOPPED", 0), False),
+        ("start", DOWN, ended("EXITED", AGO + 5), True),
+        ("start", DOWN, ended("BACKOFF", AGO + 5), True),
+        ("start", NEVER, ended("FATAL", AGO), True),
+        ("start", DOWN, ended("STOPPED", 0), None),
+        ("start", {"error": "away"}, ended("EXITED", AGO), None),
         ("start", BEFORE, RUNNING, None),
         ("start", {"error": "away"}, RUNNING, None),
         ("stop", {"error": "away"}, RUNNING, None),
@@ -279,7 +327,12 @@ DOWN = {"pid": 0, "state": "STOPPED", "started_at": "2026-01-01T00:00:00+00:00"}
         "up",
         "up anew",
         "down",
+        "never up",
+        "up and down again",
         "dying",
+        "dead",
+        "forgotten",
+        "down, never seen before",
         "it ran before",
         "up, never seen before",
         "the same or not",
