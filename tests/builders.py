@@ -48,6 +48,7 @@ from tests.fakes import (
     FakeMetrics,
     FakeNotifier,
     FakeProcess,
+    InlineDatabase,
 )
 
 GPU1, GPU2 = "gpu-1", "gpu-2"
@@ -183,6 +184,7 @@ def _empty_journal() -> bytes:
 
 def a_journal(folder: Path) -> str:
     """Make an empty journal in `folder` and return its URL."""
+    folder.mkdir(exist_ok=True)
     path = folder / "journal.db"
     path.write_bytes(_empty_journal())
     return f"sqlite:///{path}"
@@ -241,7 +243,7 @@ class World:
             )
             for name in self.targets
         )
-        self.db = Database(self.url, clock=self.clock)
+        self.db: Database = InlineDatabase(self.url, clock=self.clock)
         self.controllers: list[Controller] = []
         for actuator in self.actuators.values():
             actuator.witness = self._was_intended
@@ -274,7 +276,7 @@ class World:
 
     def controller(self, owner: str = "one", *, db: Database | None = None) -> Controller:
         """Start one more process on the same journal."""
-        db = db or Database(self.url, clock=self.clock)
+        db = db or InlineDatabase(self.url, clock=self.clock)
         real: dict[str, Actuator] = dict(self.actuators)
         admission = Admission(db=db, metrics=self.metrics, inventory=self.inventory, pace=self.pace)
         runner = Runner(
@@ -388,7 +390,9 @@ class World:
 
     async def cancel(self, run: Run, why: str = "changed my mind") -> bool:
         """Cancel a run, as a person does."""
-        return await self.db.write(runs.ask_to_stop, run.id, reason=f"cancelled by ann: {why}", insists=True)
+        return await self.db.write(
+            runs.ask_to_stop, run.id, reason=f"cancelled by ann: {why}", insists=True
+        )
 
     # -- looking -------------------------------------------------------------------------------
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
+
+from sqlalchemy import event
 
 from remediator.clock import Clock
 from remediator.errors import (
@@ -403,23 +407,50 @@ class FakeNotifier:
         self.told.append(message)
 
 
+class InlineDatabase(Database):
+    """The same journal without threads and without waiting for the disk: five times as fast.
+
+    Every statement and every transaction is the real one. What it leaves out (threads, durability)
+    is proved by the tests of the store and under kill -9.
+    """
+
+    def __init__(self, url: str, *, clock: Clock) -> None:
+        super().__init__(url, clock=clock)
+
+        @event.listens_for(self._engine, "connect")
+        def _no_waiting(connection: sqlite3.Connection, _record: Any) -> None:
+            connection.execute("PRAGMA synchronous=OFF")
+
+    async def _run(
+        self,
+        executor: Executor,
+        body: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        # Let others run in between, as a hop to a thread does.
+        await asyncio.sleep(0)
+        return self.transact(body, *args, writing=executor is self._writer, **kwargs)
+
+
 class DiedError(StoreUnavailableError):
     """The process is gone: nothing it does reaches the journal any more."""
 
 
 @dataclass
 class DeathPlan:
-    """Die at the n-th writing transaction (of this body, if one is named)."""
+    """Die at the n-th writing transaction that counts: of this body, or not of the ignored."""
 
     at: int
     after_commit: bool
     body: str | None = None
+    ignoring: frozenset[str] = frozenset()
     seen: int = 0
     dead: bool = False
     names: list[str] = field(default_factory=list)
 
 
-class DyingDatabase(Database):
+class DyingDatabase(InlineDatabase):
     """A journal connection whose process dies at a chosen write; then it is dead for good."""
 
     def __init__(self, url: str, *, clock: Clock, plan: DeathPlan) -> None:
@@ -435,8 +466,9 @@ class DyingDatabase(Database):
         if not writing:
             return super().transact(body, *args, writing=writing, **kwargs)
         plan.names.append(body.__name__)
-        plan.seen += plan.body in {None, body.__name__}
-        plan.dead = plan.seen == plan.at
+        counts = plan.body in {None, body.__name__} and body.__name__ not in plan.ignoring
+        plan.seen += counts
+        plan.dead = counts and plan.seen == plan.at
         if plan.dead and not plan.after_commit:
             raise DiedError("died before the commit")
         result = super().transact(body, *args, writing=writing, **kwargs)

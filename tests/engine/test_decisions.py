@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ import pytest
 from remediator.engine.dispatch import WATCHDOG
 from remediator.model.decision import LASTING, Denied, Reason
 from remediator.model.verdict import ReadingStatus
-from remediator.store import controls
 from tests.builders import GPU1, GPU2, World, a_playbook, a_restart, a_throttle, an_alert
 from tests.fakes import Refuse
 
@@ -215,11 +216,13 @@ async def test_a_pause_holds_its_scope_and_nothing_else(
 async def test_who_is_blind_starts_nothing(world: World) -> None:
     world.serve(a_throttle())
     world.metrics.answers["p95"] = 0.4
-    await world.db.write(controls.give_sign, controls.BLIND)
+    world.pace = replace(world.pace, watchdog_within=timedelta(minutes=1))
+    await world.settle(1)
+    world.clock.advance(100)
     assert await decide(world) == [Reason.BLIND]
-    await world.db.write(controls.clear_sign, controls.BLIND)
+    await world.fire(an_alert(WATCHDOG))
     await world.settle(20)
-    assert world.reasons() == [Reason.BLIND, Reason.ADMITTED]
+    assert world.reasons() == [Reason.BLIND, Reason.WATCHDOG, Reason.ADMITTED]
 
 
 async def test_repeats_of_one_denial_are_counted_and_only_a_new_reason_is_news(

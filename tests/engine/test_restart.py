@@ -130,7 +130,7 @@ async def test_a_process_that_started_before_the_alert_is_restarted(world: World
 async def test_a_process_manager_that_does_not_answer_is_told_to_a_person(world: World) -> None:
     world.process.reachable = False
     await begin(world)
-    await world.settle(1)
+    await world.ended()
     assert "process manager cannot be asked" in world.run().reason
     assert world.paged() == ["restart on gpu-1: needs a person"]
 

@@ -17,7 +17,7 @@ from tests.fakes import Outcome
 
 ALERT = an_alert()
 COOL = [{"cooldown": "1h"}]
-HELD_FOR_40_MINUTES = Pace(max_hold=timedelta(minutes=40))
+HELD_FOR_40_MINUTES = Pace(max_hold=timedelta(minutes=40), review=timedelta(minutes=5))
 
 
 async def throttled(world: World, **parts: Any) -> None:
@@ -40,7 +40,7 @@ def given_back(world: World) -> list[object]:
     return [
         s.args["values"]["max_concurrency"] if s.verb == "set" else None
         for s in world.detector.applied()
-        if any(s.key.startswith(f"run-{run_id}/") for run_id in wanted)
+        if any(s.key.startswith(f"run-{run_id}-") for run_id in wanted)
     ]
 
 
@@ -294,18 +294,19 @@ async def test_renewals_go_on_while_everything_is_paused(world: World) -> None:
     assert world.detector.value() == 6
 
 
-async def test_nothing_is_renewed_while_a_run_acts_on_the_target(world: World) -> None:
+async def test_a_run_that_only_waits_on_the_target_does_not_stop_the_renewals(
+    world: World,
+) -> None:
     await throttled(world)
     world.serve(a_restart())
     world.metrics.answers["up"] = 0
     world.detector.warm_after = None
     await world.settle(200)
-    assert renewals(world) == []
     await world.fire(an_alert("Down", starts_at=world.clock.now))
-    await world.settle(80)
+    await world.settle(60)
     running = next(run for run in world.runs() if run.playbook == "restart")
     assert running.state.is_open
-    assert renewals(world) == []
+    assert renewals(world) == [300]
 
 
 async def test_renewals_are_not_refused_after_another_run_has_acted_on_the_target(

@@ -17,13 +17,13 @@ from remediator.store import controls, runs
 from remediator.store.alerts import get_alert
 from remediator.store.database import Database
 from tests.builders import GPU1, World, a_playbook, a_restart, a_throttle, an_alert
-from tests.fakes import Outcome
+from tests.fakes import InlineDatabase, Outcome
 
 SLOW, DOWN = an_alert("Slow"), an_alert("Down")
 COOL = [{"cooldown": "1h"}]
 
 
-class Interrupted(Database):
+class Interrupted(InlineDatabase):
     """A journal in which something else commits just before a chosen body."""
 
     before: str = ""
