@@ -34,8 +34,7 @@ def step_down(limit: int, *, measured: float, objective: float, floor: int, ceil
         ceiling: never above this.
     """
     limit = min(limit, ceiling)
-    ratio = STEEPEST if math.isinf(measured) else objective / measured
-    ratio = min(1.0, max(STEEPEST, ratio))
+    ratio = min(1.0, max(STEEPEST, objective / measured))
     return max(floor, min(math.floor(limit * ratio), limit - 1))
 
 

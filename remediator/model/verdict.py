@@ -27,7 +27,7 @@ class ReadingStatus(StrEnum):
 
     OK = "ok"  # one finite number
     EMPTY = "empty"  # no series: no data, or a target that is gone
-    NAN = "nan"  # not a number, as histogram_quantile gives on an idle service
+    NAN = "nan"  # not a number, as histogram_quantile gives on an idle service, or infinite
     MANY = "many"  # several series where one number was asked for
     ERROR = "error"  # the query could not be answered
 
@@ -53,17 +53,20 @@ class Reading:
     @classmethod
     def of(cls, query: str, at: datetime, value: float) -> Reading:
         """Make a reading from one number, which may be NaN or infinite."""
-        if math.isnan(value):
-            return cls(query=query, at=at, status=ReadingStatus.NAN)
+        if not math.isfinite(value):
+            # x / 0 is infinite: it says that something is missing, not how bad it is.
+            detail = "infinite" if math.isinf(value) else ""
+            return cls(query=query, at=at, status=ReadingStatus.NAN, detail=detail)
         return cls(query=query, at=at, status=ReadingStatus.OK, value=value)
 
     def describe(self) -> str:
         """Say the answer as a person would."""
         if self.status is ReadingStatus.OK:
             return f"{self.value:.4g}"
+        nan = "no finite number" if self.detail else "NaN (no samples to compute from)"
         words = {
             ReadingStatus.EMPTY: "no data",
-            ReadingStatus.NAN: "NaN (no samples to compute from)",
+            ReadingStatus.NAN: nan,
             ReadingStatus.MANY: "several series, one number was asked for",
             ReadingStatus.ERROR: "Prometheus could not answer",
         }

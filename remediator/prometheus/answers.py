@@ -1,13 +1,13 @@
 """The answers of Prometheus' HTTP API as values, and what each is worth as one number.
 
-Used by `client`. The surprise: every number arrives as a string (`"NaN"`, `"+Inf"`), and an empty
-vector says nothing about why it is empty.
+Used by `client`. The surprise: every number arrives as a string (`"NaN"`, `"+Inf"`), an empty
+vector says nothing about why it is empty, and a success may be partial: a number that comes with a
+warning was computed from a part of the data, so it is no number to act on.
 Formats: https://prometheus.io/docs/prometheus/latest/querying/api/#expression-query-result-formats
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -79,12 +79,21 @@ class String(BaseModel):
     result: tuple[float, str]
 
 
+# Prometheus 2.46 to 2.52 sent remarks on the query among the warnings; these are harmless.
+_REMARK = "PromQL info:"
+
+
 class Success(BaseModel):
-    """What comes with a 200; `warnings` say that it may be partial."""
+    """What comes with a 200; `warnings` say that it is partial, or that something was left out."""
 
     status: Literal["success"]
     data: Annotated[Vector | Matrix | Scalar | String, Field(discriminator="kind")]
     warnings: list[str] = []
+
+    @property
+    def doubt(self) -> str:
+        """Why the numbers may come from a part of the data; empty when they do not."""
+        return "; ".join(text for text in self.warnings if not text.startswith(_REMARK))
 
 
 class Failure(BaseModel):
@@ -125,15 +134,16 @@ def reading_of(query: str, answer: Success, asked_at: datetime) -> Reading:
 
     Args:
         query: the PromQL, for the record.
-        answer: what came back; its warnings become the detail.
+        answer: what came back.
         asked_at: the time of a reading that carries none of its own.
     """
-    note = one_line("; ".join(answer.warnings)) if answer.warnings else ""
+    if answer.doubt:
+        return no_answer(query, asked_at, f"a partial answer: {one_line(answer.doubt)}")
     match answer.data:
         case Scalar(result=(at, value)) | Vector(result=[VectorSeries(value=(at, value))]):
-            return replace(Reading.of(query, at, value), detail=note)
+            return Reading.of(query, at, value)
         case Vector(result=[]):
-            return Reading(query, asked_at, ReadingStatus.EMPTY, detail=note)
+            return Reading(query, asked_at, ReadingStatus.EMPTY)
         case Vector(result=[_]):
             return no_answer(query, asked_at, "the series is a native histogram, not a number")
         case Vector(result=series):
@@ -151,7 +161,9 @@ def no_answer(query: str, asked_at: datetime, why: str) -> Reading:
 
 
 def readings_of(query: str, answer: Success) -> list[Reading]:
-    """Return the points of the only series of a range query, or nothing if it is not the only."""
+    """Return the points of the only series of a range query; nothing if it is not all there is."""
+    if answer.doubt:
+        return []
     match answer.data:
         case Matrix(result=[series]):
             return [Reading.of(query, at, value) for at, value in series.values]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,8 +59,6 @@ async def read(
     ("behaviour", "value"),
     [
         (success("vector", [series("0.25", job="d")]), 0.25),
-        (success("vector", [series("+Inf")]), math.inf),
-        (success("vector", [series("-Inf")]), -math.inf),
         (success("scalar", [AT, "3e2"]), 300.0),
         (success("scalar", [AT, "3"], infos=["a gauge"], future={"field": 1}), 3.0),
     ],
@@ -72,11 +69,33 @@ async def test_one_number_is_read_with_the_time_of_its_evaluation(
     assert await read(behaviour, http) == Reading("x", THEN, ReadingStatus.OK, value)
 
 
-async def test_a_warning_of_prometheus_goes_on_record_beside_the_number(
+@pytest.mark.parametrize("value", ["+Inf", "-Inf"])
+async def test_an_infinite_answer_is_no_number(http: httpx.AsyncClient, value: str) -> None:
+    got = await read(success("vector", [series(value)]), http)
+    assert got == Reading("x", THEN, ReadingStatus.NAN, detail="infinite")
+    assert got.describe() == "no finite number: infinite"
+
+
+PARTIAL = {"warnings": ["remote read: connection refused", "PromQL info: a remark"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"), [("scalar", [AT, "3"]), ("vector", [series("3")]), ("vector", [])]
+)
+async def test_an_answer_from_a_part_of_the_data_is_unknown(
+    http: httpx.AsyncClient, kind: str, result: Any
+) -> None:
+    got = await read(success(kind, result, **PARTIAL), http)
+    detail = "a partial answer: remote read: connection refused"
+    assert got == Reading("x", NOW, ReadingStatus.ERROR, detail=detail)
+
+
+async def test_a_remark_on_the_query_does_not_make_its_answer_doubtful(
     http: httpx.AsyncClient,
 ) -> None:
-    got = await read(success("scalar", [AT, "3"], warnings=["partial response"]), http)
-    assert (got.value, got.detail) == (3.0, "partial response")
+    remark = "PromQL info: metric might not be a counter, name does not end in _total"
+    got = await read(success("scalar", [AT, "3"], warnings=[remark]), http)
+    assert got == Reading("x", THEN, ReadingStatus.OK, 3.0)
 
 
 @pytest.mark.parametrize("kind", ["vector", "scalar"])
@@ -197,6 +216,7 @@ async def test_history_is_the_points_of_the_only_series_oldest_first(
         success("matrix", []),
         success("matrix", [{"metric": {}, "values": []}, {"metric": {}, "values": []}]),
         success("vector", [series("1")]),
+        success("matrix", [{"metric": {}, "values": [[AT, "1"]]}], **PARTIAL),
         answer(400, BAD_QUERY),
         hang_up,
     ],
