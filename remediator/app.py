@@ -10,8 +10,8 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,10 +50,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class Playbooks:
-    """The playbooks that are being served, and their pinned form."""
+    """The playbooks that are being served, and their pinned form.
+
+    Attributes:
+        announced: whether firing alerts were looked at again since this process began to serve.
+    """
 
     library: Library
     pinned: Mapping[str, Pinned] = field(default_factory=dict)
+    announced: bool = False
 
     @classmethod
     def load(cls, settings: Settings, inventory: Inventory) -> Playbooks:
@@ -79,6 +84,22 @@ class Playbooks:
         return before != {name: loaded.sha256 for name, loaded in self.pinned.items()}
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Everything that was built, by name."""
+
+    settings: Settings
+    journal: Database
+    metrics: telemetry.Metrics
+    inventory: Inventory
+    playbooks: Playbooks
+    scheduler: Scheduler
+    alertmanager: AlertmanagerClient
+    actuators: Mapping[str, Actuator]
+    reconciler: Reconciler
+    closing: AsyncExitStack
+
+
 def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
     """Build the controller.
 
@@ -90,33 +111,38 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
         ConfigurationError: the configuration cannot work, or the journal cannot be opened.
     """
     _refuse_unsafe(settings)
-    pace = settings.pace()
-    metrics = telemetry.Metrics()
     journal = db or Database(settings.database)
     journal.migrate()
+    parts = _assemble(settings, journal)
+    app = FastAPI(
+        title="Remediator",
+        description="Alert-driven auto-remediation: why it did, why it did not, how to stop it.",
+        lifespan=_lifespan(parts),
+    )
+    problems.install(app)
+    _mount(app, parts)
+    return app
+
+
+def _assemble(settings: Settings, journal: Database) -> Parts:
+    """Build the core and the adapters around it."""
+    pace = settings.pace()
+    metrics = telemetry.Metrics()
     inventory = Inventory(_target(name, wanted) for name, wanted in settings.targets.items())
     playbooks = Playbooks.load(settings, inventory)
-    scheduler = Scheduler(metrics)
-    webhook_access, api_access = (
-        Access(settings.webhook_token_file),
-        Access(settings.api_token_file),
-    )
-
-    # Read here, so that starting on a wrong address fails before anything runs.
     web = httpx.AsyncClient(follow_redirects=False, trust_env=False)
     prometheus = PrometheusClient(settings.prometheus, client=web)
-    alertmanager = AlertmanagerClient(settings.alertmanager, client=web)
     closing = AsyncExitStack()
+    closing.push_async_callback(web.aclose)
     real = _actuators(settings, web, closing)
-    actuators: dict[Mode, Mapping[str, Actuator]] = {
-        Mode.AUTO: real,
-        Mode.OBSERVE: {key: ObservedActuator(actuator) for key, actuator in real.items()},
-    }
     admission = Admission(db=journal, metrics=prometheus, inventory=inventory, pace=pace)
     runner = Runner(
         db=journal,
         metrics=prometheus,
-        actuators=actuators,
+        actuators={
+            Mode.AUTO: real,
+            Mode.OBSERVE: {key: ObservedActuator(actuator) for key, actuator in real.items()},
+        },
         inventory=inventory,
         admission=admission,
         pace=pace,
@@ -130,47 +156,82 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
         metrics=metrics,
         library=lambda: playbooks.pinned,
     )
+    return Parts(
+        settings=settings,
+        journal=journal,
+        metrics=metrics,
+        inventory=inventory,
+        playbooks=playbooks,
+        scheduler=Scheduler(metrics),
+        alertmanager=AlertmanagerClient(settings.alertmanager, client=web),
+        actuators=real,
+        reconciler=reconciler,
+        closing=closing,
+    )
+
+
+def _schedule(parts: Parts) -> None:
+    """Say when: every tick of the controller, in one place."""
+    settings, reconciler, playbooks = parts.settings, parts.reconciler, parts.playbooks
 
     async def level() -> None:
-        await _observe_level(journal, alertmanager, settings)
-        scheduler.poke("dispatch")
+        await _observe_level(parts.journal, parts.alertmanager, settings)
+        parts.scheduler.poke("dispatch")
 
     async def reload() -> None:
         changed = playbooks.take(await asyncio.to_thread(playbooks.library.reload))
-        if changed:
-            log.info("playbooks changed", serving=sorted(playbooks.pinned))
+        if changed or not playbooks.announced:
+            # What was refused for lack of a playbook or a target may have one now.
             await reconciler.playbooks_changed()
+            playbooks.announced = True
+            log.info("playbooks", serving=sorted(playbooks.pinned))
 
+    every = parts.scheduler.every
+    every(settings.tick_s, "dispatch", reconciler.dispatch)
+    every(settings.tick_s, "runs", reconciler.drive_due)
+    every(settings.tick_s, "changes", reconciler.look_after_changes)
+    every(settings.tick_s, "notifications", reconciler.tell)
+    every(settings.lease_s / 3, "lease renewal", reconciler.renew_leases)
+    every(settings.reconcile_s, "reconcile", level)
+    every(settings.reload_s, "playbook reload", reload)
+    every(max(settings.tick_s, 1.0), "watchdog", reconciler.watch)
+    every(3600.0, "retention", reconciler.forget)
+
+
+def _lifespan(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        # What was refused for lack of a playbook or a target may have one now.
-        await reconciler.playbooks_changed()
-        scheduler.every(settings.tick_s, "dispatch", reconciler.dispatch)
-        scheduler.every(settings.tick_s, "runs", reconciler.drive_due)
-        scheduler.every(settings.lease_s / 3, "lease renewal", reconciler.renew_leases)
-        scheduler.every(settings.tick_s, "changes", reconciler.look_after_changes)
-        scheduler.every(settings.tick_s, "notifications", reconciler.tell)
-        scheduler.every(settings.reconcile_s, "reconcile", level)
-        scheduler.every(settings.reload_s, "playbook reload", reload)
-        scheduler.every(max(settings.tick_s, 1.0), "watchdog", reconciler.watch)
-        scheduler.every(3600.0, "retention", reconciler.forget)
-        scheduler.start()
+        _schedule(parts)
+        parts.scheduler.start()
         log.info(
             "serving",
-            listen=settings.listen,
-            playbooks=sorted(playbooks.pinned),
-            problems=len(playbooks.library.problems),
-            targets=[t.name for t in inventory],
+            listen=parts.settings.listen,
+            playbooks=sorted(parts.playbooks.pinned),
+            problems=len(parts.playbooks.library.problems),
+            targets=[target.name for target in parts.inventory],
         )
         yield
-        await scheduler.stop()
-        await reconciler.close()
-        await closing.aclose()
-        await web.aclose()
-        journal.close()
+        await parts.scheduler.stop()
+        await parts.reconciler.close()
+        await parts.closing.aclose()
+        parts.journal.close()
+
+    return lifespan
+
+
+def _mount(app: FastAPI, parts: Parts) -> None:
+    """Hang every router into the app."""
+    settings, journal, playbooks = parts.settings, parts.journal, parts.playbooks
+    inventory, poke = parts.inventory, parts.scheduler.poke
+    api_access = Access(settings.api_token_file)
+
+    def may_read(request: Request) -> None:
+        # On loopback anybody on this machine may look; elsewhere looking needs the token, too.
+        if not settings.on_loopback:
+            api_access.check(request)
 
     async def live(target: Target) -> tuple[dict[str, Any] | None, str | None]:
-        actuator = real.get(f"{target.name}/{SETTINGS}")
+        actuator = parts.actuators.get(f"{target.name}/{SETTINGS}")
         if actuator is None:
             return None, "it has no settings actuator"
         try:
@@ -188,25 +249,14 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
     def known(scope: str) -> list[str]:
         return list(playbooks.pinned) if scope == "playbook" else [t.name for t in inventory]
 
-    def may_read(request: Request) -> None:
-        # On loopback anybody on this machine may look; elsewhere looking needs the token, too.
-        if not settings.on_loopback:
-            api_access.check(request)
-
-    app = FastAPI(
-        title="Remediator",
-        description="Alert-driven auto-remediation: why it did, why it did not, how to stop it.",
-        lifespan=lifespan,
-    )
-    problems.install(app)
     app.include_router(
         webhook.build_router(
             db=journal,
-            access=webhook_access,
-            pace=pace,
-            metrics=metrics,
+            access=Access(settings.webhook_token_file),
+            pace=settings.pace(),
+            metrics=parts.metrics,
             limit_bytes=settings.webhook_limit_bytes,
-            poke=scheduler.poke,
+            poke=poke,
         )
     )
     app.include_router(
@@ -220,15 +270,10 @@ def build(settings: Settings, *, db: Database | None = None) -> FastAPI:
     )
     app.include_router(
         control.build_router(
-            db=journal,
-            known=known,
-            may_read=may_read,
-            may_write=api_access.check,
-            poke=scheduler.poke,
+            db=journal, known=known, may_read=may_read, may_write=api_access.check, poke=poke
         )
     )
-    app.include_router(health.build_router(db=journal, metrics=metrics, ready=ready))
-    return app
+    app.include_router(health.build_router(db=journal, metrics=parts.metrics, ready=ready))
 
 
 def _owner() -> str:
