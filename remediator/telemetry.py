@@ -32,7 +32,7 @@ class Metrics:
         self.alerts = Counter(
             "remediator_alerts_total",
             "Alerts received, by what they meant beside what was stored.",
-            ["change"],
+            ["meaning"],
             registry=self.registry,
         )
         self.decisions = Counter(

@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from remediator.cli import app
-from remediator.model.alert import Change
+from remediator.model.alert import Meaning
 from remediator.model.decision import LASTING, Reason
 from remediator.model.run import TRANSITIONS, Phase, RunKind, RunState, StepStatus
 from remediator.model.verdict import ReadingStatus, Verdict
@@ -171,7 +171,7 @@ def states_page() -> str:
         ("Run: kind", RunKind),
         ("Step: status", StepStatus),
         ("Reading: status", ReadingStatus),
-        ("Alert: what an incoming one meant", Change),
+        ("Alert: what an incoming one meant", Meaning),
     ):
         parts.append(f"## {title}\n\n{_values(kind)}")
     phases = ", ".join(f"`{phase}`" for phase in Phase)

@@ -138,8 +138,8 @@ def build_router(
             metrics.webhooks.labels(outcome="unavailable").inc()
             raise
         metrics.webhooks.labels(outcome="stored").inc()
-        for change, number in counts.items():
-            metrics.alerts.labels(change=change.value).inc(number)
+        for meaning, number in counts.items():
+            metrics.alerts.labels(meaning=meaning.value).inc(number)
         poke("dispatch")
         if delivery.truncated:
             # The payload does not hold them all: read the level instead.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from remediator.engine.dispatch import WATCHDOG
-from remediator.model.alert import Alert, Change
+from remediator.model.alert import Alert, Meaning
 from remediator.model.effect import Message
 from remediator.model.pace import Pace
 from remediator.store import alerts, controls, outbox
@@ -33,7 +33,7 @@ class Delivery:
     alerts: tuple[Alert, ...]
 
 
-async def accept(db: Database, delivery: Delivery, pace: Pace) -> Counter[Change]:
+async def accept(db: Database, delivery: Delivery, pace: Pace) -> Counter[Meaning]:
     """Store a delivery and its alerts; durable when this returns.
 
     Raises:
@@ -42,7 +42,7 @@ async def accept(db: Database, delivery: Delivery, pace: Pace) -> Counter[Change
     return await db.write(_accept, delivery, pace)
 
 
-def _accept(tx: Tx, delivery: Delivery, pace: Pace) -> Counter[Change]:
+def _accept(tx: Tx, delivery: Delivery, pace: Pace) -> Counter[Meaning]:
     counts = alerts.record_delivery(
         tx,
         body=delivery.body,
@@ -96,7 +96,7 @@ class Listing:
     complete: bool
 
 
-async def observe(db: Database, listing: Listing, pace: Pace) -> Counter[Change]:
+async def observe(db: Database, listing: Listing, pace: Pace) -> Counter[Meaning]:
     """Merge what Alertmanager lists as active; resolve what it has stopped listing.
 
     Raises:
@@ -105,7 +105,7 @@ async def observe(db: Database, listing: Listing, pace: Pace) -> Counter[Change]
     return await db.write(_observe, listing, pace)
 
 
-def _observe(tx: Tx, listing: Listing, pace: Pace) -> Counter[Change]:
+def _observe(tx: Tx, listing: Listing, pace: Pace) -> Counter[Meaning]:
     counts = alerts.merge_alerts(
         tx, listing.alerts, source="reconcile", quiet_window=pace.quiet_window
     )
@@ -115,7 +115,7 @@ def _observe(tx: Tx, listing: Listing, pace: Pace) -> Counter[Change]:
             [alert.fingerprint for alert in listing.alerts],
             not_seen_since=listing.asked_at - pace.absent_for,
         )
-        counts[Change.RESOLVED] += len(gone)
+        counts[Meaning.RESOLVED] += len(gone)
     if listing.heard_at is not None:
         controls.give_sign(tx, controls.WATCHDOG, at=listing.heard_at)
     return counts

@@ -303,8 +303,8 @@ class Runner:
             lease=lease,
             budget=steps.ActionBudget(actions=self.pace.actions, per=self.pace.actions_per),
         )
-        if isinstance(begun, steps.Held):
-            return await self._held(progress, begun)
+        if isinstance(begun, steps.Barred):
+            return await self._barred(progress, begun)
         call = Call(
             verb=move.verb,
             args=move.args,
@@ -348,19 +348,19 @@ class Runner:
         except OutcomeUnknownError as error:
             return StepStatus.UNKNOWN, {}, str(error)
 
-    async def _held(self, progress: Progress, held: steps.Held) -> bool:
+    async def _barred(self, progress: Progress, barred: steps.Barred) -> bool:
         """React to a refused intent; True when there is something to do at once."""
         run = progress.run
-        if held.reason == "slot":
+        if barred.reason == "slot":
             await self.db.write(
                 runs.park,
                 run,
                 due_at=progress.now + self.pace.scrape,
-                reason=held.detail,
+                reason=barred.detail,
                 release_slot=True,
             )
             return False
-        reason = held.detail if held.reason == "stop" else f"{held.reason}: {held.detail}"
+        reason = barred.detail if barred.reason == "stop" else f"{barred.reason}: {barred.detail}"
         await self.db.write(runs.ask_to_stop, run.id, reason=reason)
         return True
 

@@ -40,7 +40,7 @@ class Alert:
         return self.labels.get("alertname", self.fingerprint)
 
 
-class Change(StrEnum):
+class Meaning(StrEnum):
     """What an incoming alert means for the row that is stored under its fingerprint."""
 
     NEW = "new"  # never seen, or seen long ago: a new episode
@@ -60,7 +60,7 @@ def merge(
     resolved_at: datetime | None,
     now: datetime,
     quiet_window: timedelta,
-) -> Change:
+) -> Meaning:
     """Say what `incoming` means beside the newest stored episode of its fingerprint.
 
     Args:
@@ -74,18 +74,18 @@ def merge(
     """
     if incoming.firing:
         if known_firing is None:
-            return Change.NEW
+            return Meaning.NEW
         if known_firing:
-            return Change.REFRESHED
+            return Meaning.REFRESHED
         recent = resolved_at is not None and now - resolved_at < quiet_window
-        return Change.REOPENED if recent else Change.NEW
+        return Meaning.REOPENED if recent else Meaning.NEW
     if known_firing is None:
-        return Change.UNSEEN
+        return Meaning.UNSEEN
     if not known_firing:
-        return Change.REPEATED
+        return Meaning.REPEATED
     older = (
         incoming.starts_at is not None
         and known_starts_at is not None
         and incoming.starts_at < known_starts_at
     )
-    return Change.STALE if older else Change.RESOLVED
+    return Meaning.STALE if older else Meaning.RESOLVED

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 
-from remediator.model.alert import Alert, Change, merge
+from remediator.model.alert import Alert, Meaning, merge
 from remediator.store.database import Tx, inserted_id
 from remediator.store.tables import alerts, deliveries
 
@@ -64,7 +64,7 @@ def record_delivery(
     truncated: int,
     incoming: Sequence[Alert],
     quiet_window: timedelta,
-) -> Counter[Change]:
+) -> Counter[Meaning]:
     """Keep the delivery and merge its alerts, all or nothing; count what they meant."""
     sha256 = hashlib.sha256(body).hexdigest()
     known = tx.conn.execute(
@@ -113,7 +113,7 @@ def merge_alerts(
     source: str,
     quiet_window: timedelta,
     delivery_id: int | None = None,
-) -> Counter[Change]:
+) -> Counter[Meaning]:
     """Merge alerts into the stored episodes; return how many meant what.
 
     Within one batch the last word about a fingerprint wins, but a firing copy is never hidden by
@@ -123,7 +123,7 @@ def merge_alerts(
     for alert in sorted(incoming, key=lambda a: a.firing):
         latest[alert.fingerprint] = alert
     known = _newest_episodes(tx, list(latest))
-    counts: Counter[Change] = Counter()
+    counts: Counter[Meaning] = Counter()
     new_rows: list[dict[str, Any]] = []
     for alert in latest.values():
         row = known.get(alert.fingerprint)
@@ -136,7 +136,7 @@ def merge_alerts(
             quiet_window=quiet_window,
         )
         counts[change] += 1
-        if row is None or change is Change.NEW:
+        if row is None or change is Meaning.NEW:
             new_rows.append(_new_row(tx, alert, source=source, delivery_id=delivery_id))
         else:
             _apply(tx, row, alert, change)
@@ -177,16 +177,16 @@ def _new_row(tx: Tx, alert: Alert, *, source: str, delivery_id: int | None) -> d
     }
 
 
-def _apply(tx: Tx, row: StoredAlert, alert: Alert, change: Change) -> None:
+def _apply(tx: Tx, row: StoredAlert, alert: Alert, change: Meaning) -> None:
     values: dict[str, Any] = {"last_seen_at": tx.now, "seen": row.seen + 1}
-    if change in {Change.REFRESHED, Change.REOPENED}:
+    if change in {Meaning.REFRESHED, Meaning.REOPENED}:
         # A payload frozen by a retry may tell of an older start: the newer one stays, or the
         # resolve that belongs to the older would end what fires now.
         starts = [at for at in (row.starts_at, alert.starts_at) if at is not None]
         values |= {"annotations": dict(alert.annotations), "starts_at": max(starts, default=None)}
-    if change is Change.REOPENED:
+    if change is Meaning.REOPENED:
         values |= {"firing": True, "resolved_at": None, "review_at": tx.now}
-    if change is Change.RESOLVED:
+    if change is Meaning.RESOLVED:
         values |= {"firing": False, "resolved_at": tx.now}
     tx.conn.execute(update(alerts).where(alerts.c.id == row.id).values(**values))
 

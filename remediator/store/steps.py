@@ -58,7 +58,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Held:
+class Barred:
     """The intent was refused, and nothing may be sent.
 
     Attributes:
@@ -88,7 +88,7 @@ def step_of(row: Row[Any]) -> StepRow:
 
 def begin(
     tx: Tx, run: Run, intent: Intent, *, lease: timedelta, budget: ActionBudget
-) -> Begun | Held:
+) -> Begun | Barred:
     """Put an intent on record, or say why nothing may be sent.
 
     Raises:
@@ -97,11 +97,11 @@ def begin(
     runs.fenced_update(tx, run, lease_until=tx.now + lease)
     current = runs.get_run(tx, run.id)
     if intent.counts:
-        held = _held_back(tx, run, intent, current, budget)
-        if held is not None:
-            return held
+        barred = _barred(tx, run, intent, current, budget)
+        if barred is not None:
+            return barred
     if not run.holds_slot and not runs.take_slot(tx, run):
-        return Held(reason="slot", detail="another run acts on the target")
+        return Barred(reason="slot", detail="another run acts on the target")
     attempt = (
         1
         + tx.conn.execute(
@@ -145,17 +145,17 @@ def begin(
     )
 
 
-def _held_back(
+def _barred(
     tx: Tx, run: Run, intent: Intent, current: Run | None, budget: ActionBudget
-) -> Held | None:
+) -> Barred | None:
     if current is not None and current.stop_reason is not None:
-        return Held(reason="stop", detail=current.stop_reason)
+        return Barred(reason="stop", detail=current.stop_reason)
     blocked = controls.blocked(tx, playbook=run.playbook, target=run.target)
     if blocked is not None:
-        return Held(reason=blocked.reason, detail=blocked.detail)
+        return Barred(reason=blocked.reason, detail=blocked.detail)
     used = _actions_since(tx, run, intent, budget.per)
     if used >= budget.actions:
-        return Held(
+        return Barred(
             reason="budget",
             detail=f"{used} actions on {run.target} in the last window; {budget.actions} allowed",
         )

@@ -69,7 +69,7 @@ def an_intent(**changed: Any) -> steps.Intent:
     return steps.Intent(**{**values, **changed})
 
 
-def begun(tx: Tx, /, run: Run, **changed: Any) -> steps.Begun | steps.Held:
+def begun(tx: Tx, /, run: Run, **changed: Any) -> steps.Begun | steps.Barred:
     """Put an intent of `run` on record, or say why not."""
     return steps.begin(tx, run, an_intent(**changed), lease=LEASE, budget=BUDGET)
 

@@ -49,7 +49,7 @@ def try_to_act(tx: Tx, target: str = "detector-1") -> str:
     """Open a run, and say what its first intent met."""
     rows.opened(tx, target)
     begun = rows.begun(tx, rows.claimed(tx))
-    return begun.reason if isinstance(begun, steps.Held) else "begun"
+    return begun.reason if isinstance(begun, steps.Barred) else "begun"
 
 
 SCOPES: list[dict[str, str]] = [
@@ -139,7 +139,7 @@ async def test_a_cancelled_run_stops_before_its_next_forward_action(edge: Edge) 
     assert answer.json()["stop_reason"] == "cancelled by ann: enough"
     run = await edge.db.write(rows.claimed)
     held = await edge.db.write(rows.begun, run)
-    assert isinstance(held, steps.Held)
+    assert isinstance(held, steps.Barred)
     assert held.reason == "stop"
 
 

@@ -57,8 +57,8 @@ async def test_a_re_send_is_the_same_alert_received_once_more(edge: Edge) -> Non
     (alert,) = await edge.alerts()
     assert alert["seen"] == 2
     assert alert["first_seen_at"] < alert["last_seen_at"]
-    assert await edge.metric('remediator_alerts_total{change="new"}') == 1
-    assert await edge.metric('remediator_alerts_total{change="refreshed"}') == 1
+    assert await edge.metric('remediator_alerts_total{meaning="new"}') == 1
+    assert await edge.metric('remediator_alerts_total{meaning="refreshed"}') == 1
 
 
 async def test_copies_that_arrive_together_are_one_alert(edge: Edge) -> None:
@@ -94,7 +94,7 @@ async def test_a_resolve_that_was_never_seen_firing_is_kept_and_fires_nothing(ed
     await edge.post(recorded("single-resolved"))
     (alert,) = await edge.alerts()
     assert not alert["firing"]
-    assert await edge.metric('remediator_alerts_total{change="unseen"}') == 1
+    assert await edge.metric('remediator_alerts_total{meaning="unseen"}') == 1
 
 
 async def test_a_frozen_payload_after_the_resolve_is_over_as_soon_as_its_resolve_comes_again(
@@ -112,7 +112,7 @@ async def test_a_resolve_of_an_earlier_start_does_not_end_what_fires_now(edge: E
     late = {**an_alert(k="x", status="resolved"), "startsAt": STARTED}
     await edge.post(a_payload(late))
     assert firing(await edge.alerts()) == {"x"}
-    assert await edge.metric('remediator_alerts_total{change="stale"}') == 1
+    assert await edge.metric('remediator_alerts_total{meaning="stale"}') == 1
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)

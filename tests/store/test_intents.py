@@ -26,7 +26,7 @@ def run(db: Database) -> Run:
 def held(db: Database, run: Run) -> str:
     """Say why the next forward action of `run` is held back."""
     result = db.transact(rows.begun, run)
-    assert isinstance(result, steps.Held), result
+    assert isinstance(result, steps.Barred), result
     assert db.transact(attempts, run.id) == 0
     return result.reason
 
@@ -134,7 +134,7 @@ def test_the_action_budget_of_a_target_counts_actions_and_not_their_calls(
             assert isinstance(begun, steps.Begun)
             clock.forward(seconds=1)
     refused = db.transact(rows.begun, run, iteration=6)
-    assert isinstance(refused, steps.Held)
+    assert isinstance(refused, steps.Barred)
     assert refused.reason == "budget"
     # Finishing what was begun is not one more action.
     assert isinstance(db.transact(rows.begun, run, iteration=5, call="start"), steps.Begun)
