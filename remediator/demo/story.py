@@ -6,6 +6,7 @@ opinion. Both loops count as closed only when the journal and Prometheus say so 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -68,11 +69,13 @@ def play(*, once: bool, report: Path | None) -> int:
 
     Args:
         once: stop everything afterwards instead of staying up.
-        report: file for what was measured, as JSON.
+        report: file for what was measured, as JSON; whatever happens, it says how far it came.
     """
     console = Console(highlight=False, soft_wrap=True)
     outcome = Report()
     try:
+        # A path that cannot be written is told before the story and not after it.
+        _keep(outcome, report)
         console.print("starting detector, Prometheus, Alertmanager, controller ...")
         with Stack(options()) as stack:
             witness = Witness(stack.urls)
@@ -83,13 +86,28 @@ def play(*, once: bool, report: Path | None) -> int:
                 outcome.check("the story came to its end", ok=False, seen=error)
             finally:
                 witness.close()
-            _conclude(console, outcome, report)
+            _conclude(console, outcome)
+            _keep(outcome, report)
+            if report is not None:
+                console.print(f"report: {report}")
             if not once:
                 _stay(console, stack)
     except StackError as error:
         console.print(Text(f"demo: {error}", style="red"))
+        outcome.check("the stack ran", ok=False, seen=error)
+        with contextlib.suppress(StackError):
+            _keep(outcome, report)
         return 1
     return 0 if outcome.closed else 1
+
+
+def _keep(outcome: Report, report: Path | None) -> None:
+    if report is None:
+        return
+    try:
+        report.write_text(json.dumps(outcome.document(), indent=2) + "\n")
+    except OSError as error:
+        raise StackError(f"cannot write the report {report}: {error.strerror or error}") from error
 
 
 def _introduce(console: Console, stack: Stack) -> None:
@@ -113,10 +131,14 @@ def _places(console: Console, stack: Stack) -> None:
 def _acts(console: Console, stack: Stack, witness: Witness, outcome: Report) -> None:
     narrator = Narrator(console, witness)
     carries = _calibrate(stack, narrator, outcome)
-    with Traffic(stack.url("detector"), rate=LIGHT * carries) as traffic:
+    with _traffic(stack, LIGHT * carries) as traffic:
         _act_saturated(witness, narrator, traffic, outcome, carries)
         _act_dead(stack, witness, narrator, outcome)
     outcome.figures["story_s"] = round(narrator.elapsed_s, 1)
+
+
+def _traffic(stack: Stack, rate: float) -> Traffic:
+    return Traffic(stack.url("detector"), rate=rate, log=stack.log("traffic"))
 
 
 def _calibrate(stack: Stack, narrator: Narrator, outcome: Report) -> float:
@@ -138,7 +160,7 @@ def _calibrate(stack: Stack, narrator: Narrator, outcome: Report) -> float:
 
 
 def _carries(stack: Stack) -> float:
-    with Traffic(stack.url("detector"), rate=BURST) as traffic:
+    with _traffic(stack, BURST) as traffic:
         seconds = traffic.wait(3, after=time.time() + 1)
     answered = per_second(seconds, "answered")
     if answered < 1:
@@ -148,13 +170,16 @@ def _carries(stack: Stack) -> float:
 
 def _set_size(stack: Stack, size: int) -> None:
     token = stack.site.secret("detector").read_text()
-    answer = httpx.patch(
-        stack.url("detector") + "/v1/settings",
-        json={"values": {"imgsz": size}, "owner": "operator", "reason": "fits this device"},
-        headers={"Authorization": f"Bearer {token}"},
-        timeout=10,
-        trust_env=False,
-    )
+    try:
+        answer = httpx.patch(
+            stack.url("detector") + "/v1/settings",
+            json={"values": {"imgsz": size}, "owner": "operator", "reason": "fits this device"},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=10,
+            trust_env=False,
+        )
+    except httpx.HTTPError as error:
+        raise StackError(f"the detector does not take imgsz {size}: {error!r}") from error
     if answer.is_error:
         raise StackError(f"the detector refuses imgsz {size}: {answer.text}")
 
@@ -359,7 +384,7 @@ def _act_dead(stack: Stack, witness: Witness, narrator: Narrator, outcome: Repor
     narrator.say("alive, seeing, with its old settings", style="bold green")
 
 
-def _conclude(console: Console, outcome: Report, report: Path | None) -> None:
+def _conclude(console: Console, outcome: Report) -> None:
     console.print()
     console.rule(Text("What was proved", style="bold"), align="left")
     for check in outcome.checks:
@@ -372,9 +397,6 @@ def _conclude(console: Console, outcome: Report, report: Path | None) -> None:
         console.print(Text(f"{act}: {said or 'not reached'}"))
     closing = "Both loops closed." if outcome.closed else "A loop did not close."
     console.print(Text(closing, style="bold green" if outcome.closed else "bold red"))
-    if report is not None:
-        report.write_text(json.dumps(outcome.document(), indent=2) + "\n")
-        console.print(f"report: {report}")
 
 
 def _stay(console: Console, stack: Stack) -> None:

@@ -13,8 +13,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from remediator.demo.children import tail
+from remediator.demo.layout import StackError
 
 PATIENCE_S = 15.0
 
@@ -40,25 +44,31 @@ class Second:
 
 
 class Traffic:
-    """Posts frames of the sample video at a rate that can be changed while it runs."""
+    """Posts frames of the sample video at a rate that can be changed while it runs.
 
-    def __init__(self, url: str, *, rate: float) -> None:
+    What the generator complains about is added to the file `log`.
+    """
+
+    def __init__(self, url: str, *, rate: float, log: Path) -> None:
         self._argv = [
             *(sys.executable, "-m", "detector_service.load"),
             *("--url", url, "--rate", f"{rate:g}"),
         ]
+        self._log = log
         self._seconds: list[Second] = []
+        self._is_over = False
         self._told = threading.Condition()
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         self._reader = threading.Thread(target=self._read, name="traffic", daemon=True)
         self._reader.start()
         return self
@@ -82,10 +92,17 @@ class Traffic:
             self._process.stdout.close()
 
     def rate(self, rate: float) -> None:
-        """Change the rate, in requests per second."""
+        """Change the rate, in requests per second.
+
+        Raises:
+            StackError: the generator is gone.
+        """
         if self._process.stdin:
-            self._process.stdin.write(f"rate {rate:g}\n")
-            self._process.stdin.flush()
+            try:
+                self._process.stdin.write(f"rate {rate:g}\n")
+                self._process.stdin.flush()
+            except OSError as error:
+                raise self._gone() from error
 
     def since(self, moment: float) -> list[Second]:
         """Return the seconds that began after `moment` (seconds since the epoch)."""
@@ -96,7 +113,7 @@ class Traffic:
         """Return at least `count` seconds of traffic that began after `after`.
 
         Raises:
-            TimeoutError: the generator has stopped telling.
+            StackError: the generator is gone, or says nothing any more.
         """
         end = time.monotonic() + patience_s
         with self._told:
@@ -104,10 +121,26 @@ class Traffic:
                 found = [second for second in self._seconds if second.at - 1 >= after]
                 if len(found) >= count:
                     return found
+                if self._is_over:
+                    raise self._gone()
                 if not self._told.wait(max(0.0, end - time.monotonic())):
-                    raise TimeoutError("the load generator says nothing any more")
+                    raise StackError(
+                        f"the load generator has said nothing for {patience_s:g} s; its log:\n"
+                        f"{tail(self._log)}"
+                    )
+
+    def _gone(self) -> StackError:
+        return StackError(f"the load generator has ended; its log:\n{tail(self._log)}")
 
     def _read(self) -> None:
+        try:
+            self._take_down()
+        finally:
+            with self._told:
+                self._is_over = True
+                self._told.notify_all()
+
+    def _take_down(self) -> None:
         for line in self._process.stdout or ():
             document = json.loads(line)
             if document.get("total"):
