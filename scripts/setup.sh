@@ -34,26 +34,42 @@ may_install() {
 
 # Packaged daemons start themselves when installed; ours run on their own ports in their own folder.
 # A policy-rc.d that says no is the packaging system's own switch; one that is already there stays.
+# Left behind it would keep every later package's daemon from starting, so it goes however we end.
+POLICY=/usr/sbin/policy-rc.d
+PLACED=no
+forbid_starts() {
+    [ ! -e "$POLICY" ] || return 0
+    trap allow_starts EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    PLACED=yes
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+    as_root chmod 755 "$POLICY"
+}
+allow_starts() {
+    [ "$PLACED" = yes ] || return 0
+    as_root rm -f "$POLICY"
+    PLACED=no
+    trap - EXIT HUP INT TERM
+}
+
 UPDATED=no
 apt_install() {
-    local policy=/usr/sbin/policy-rc.d placed=no status=0 log
+    local status=0 log
     if [ "$UPDATED" = no ]; then
         say "apt-get update"
         as_root apt-get -qq -o DPkg::Lock::Timeout=120 update >&2 || true
         UPDATED=yes
     fi
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
-        as_root chmod 755 "$policy"
-        placed=yes
-    fi
+    forbid_starts
     say "apt-get install $*"
     log=$(mktemp)
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 \
         -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" >"$log" 2>&1 || status=$?
     [ "$status" = 0 ] || cat "$log" >&2
     rm -f "$log"
-    [ "$placed" = no ] || as_root rm -f "$policy"
+    allow_starts
     return "$status"
 }
 
