@@ -60,7 +60,7 @@ def readings(values: Sequence[float | None], *, every: int = 15) -> tuple[Readin
         ([0.44, 0.44], True, Verdict.UNCHANGED),  # ten percent is not more than ten percent
         ([0.4401, 0.4401], True, Verdict.WORSE),
         ([0.5, 0.42], True, Verdict.UNCHANGED),
-        ([math.inf, math.inf], False, Verdict.WORSE),
+        ([math.inf, math.inf], False, None),  # infinite is no measurement
         ([0.3, 0.3, 0.3], True, Verdict.UNCHANGED),
     ],
 )
