@@ -33,8 +33,8 @@ CEILING = 10
 # Everything the shipped rules and playbooks call a minute takes five seconds here.
 SCALE = 12.0
 # The input size is fitted to the device so that it carries about this many frames a second: then a
-# ceiling of ten (twenty in the house, about 0.7 s) is too much and a ceiling of three is not.
-FRAMES_PER_S = 30.0
+# ceiling of ten (twenty in the house, about 0.8 s) is too much and a ceiling of two is not.
+FRAMES_PER_S = 24.0
 FIRST_SIZE, SMALLEST, LARGEST, MULTIPLE = 320, 160, 960, 32
 BURST = 150.0
 LIGHT = 0.3

@@ -23,6 +23,7 @@ COOL = [{"cooldown": "1h"}]
         (10, 0.40, 6),  # 1.6 times the objective
         (10, 0.26, 9),  # a ratio near one still moves by one
         (10, 10.0, 5),  # never more than halved
+        (10, math.inf, 5),
         (2, 0.26, 1),
         (1, 10.0, 1),  # never below the floor
         (50, 0.40, 6),  # a ceiling above `max` counts as `max`
@@ -149,11 +150,11 @@ async def test_two_steps_are_never_closer_than_the_hold_down(world: World) -> No
     assert ceilings(world) == [5, 2]
 
 
-async def test_within_the_dead_band_nothing_is_moved_and_a_person_decides(world: World) -> None:
+async def test_within_the_dead_band_it_goes_on_only_while_that_helps(world: World) -> None:
     world.metrics.answers["p95"] = lambda _now: 0.4 if world.detector.value() == 10 else 0.26
     await begin(world)
     run = await world.ended()
-    assert ceilings(world) == [6]
+    assert ceilings(world) == [6, 5]
     assert run.verdict is Verdict.UNCHANGED
     assert len(world.paged()) == 1
 

@@ -162,10 +162,20 @@ def _out_of_time(progress: Progress, step: ThrottleStep, readings: tuple[Reading
     usable = [r.value for r in readings if r.value is not None]
     if len(usable) < ENOUGH_SAMPLES or readings[-1].value is None:
         return Failed(Verdict.UNKNOWN, _told(readings, step.throttle, progress))
-    objective = step.throttle.objective
-    if usable[-1] >= objective and not in_dead_band(usable[-1], objective):
+    if usable[-1] >= step.throttle.objective and _last_step_helped(progress, usable[-1]):
         return _lower(progress, step, usable[-1], len(progress.iterations(CALL)))
     return Failed(Verdict.UNCHANGED, _told(readings, step.throttle, progress))
+
+
+def _last_step_helped(progress: Progress, measured: float) -> bool:
+    # R5: this near the objective it is worth one more step only while steps still move the signal.
+    acted_at = progress.last_ok() or progress.step_started_at
+    before = [
+        r.value
+        for r in progress.history.readings(progress.run.pc, SIGNAL)
+        if r.at <= acted_at and r.value is not None
+    ]
+    return bool(before) and measured < before[-1]
 
 
 def _lower(progress: Progress, step: ThrottleStep, measured: float | None, iteration: int) -> Move:
