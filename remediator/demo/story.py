@@ -37,11 +37,13 @@ SCALE = 12.0
 FRAMES_PER_S = 24.0
 FIRST_SIZE, SMALLEST, LARGEST, MULTIPLE = 320, 160, 960, 32
 BURST = 150.0
+# A machine that is busy with something else may need more than one try.
+FITTINGS = 4
 LIGHT = 0.3
 # How many seconds before the first action are compared with those after the verdict.
 BEFORE_S, AFTER_S = 4, 6
 # The overload is raised by this until clients see refusals and twice the objective.
-RAISE, RAISES = 1.5, 5
+RAISE, RAISES = 1.5, 7
 
 THROTTLE, RESTART = "throttle-slow-detector", "restart-dead-detector"
 
@@ -145,10 +147,12 @@ def _calibrate(stack: Stack, narrator: Narrator, outcome: Report) -> float:
     """Fit the input size to this device; return how many frames a second it then carries."""
     # Prometheus must not see these bursts: it would be right to call them an overload.
     stack.stop_part("prometheus")
-    carries, size = _carries(stack), FIRST_SIZE
-    fitting = size * math.sqrt(carries / FRAMES_PER_S)
-    fitting = min(LARGEST, max(SMALLEST, MULTIPLE * round(fitting / MULTIPLE)))
-    if fitting != size:
+    size, carries = FIRST_SIZE, _carries(stack)
+    for _ in range(FITTINGS):
+        wanted = size * math.sqrt(carries / FRAMES_PER_S)
+        fitting = min(LARGEST, max(SMALLEST, MULTIPLE * round(wanted / MULTIPLE)))
+        if fitting == size:
+            break
         size = fitting
         _set_size(stack, size)
         carries = _carries(stack)
