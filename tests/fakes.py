@@ -164,7 +164,7 @@ class Lease:
     owner: str
     value: float
     expires_at: datetime
-    step: float
+    step: float | None  # None = in one jump
     every: timedelta
 
 
@@ -299,7 +299,7 @@ class FakeDetector(FakeActuator):
         for knob, lease in list(self.leases.items()):
             while knob in self.leases and self.clock() >= lease.expires_at:
                 distance = self.base[knob] - lease.value
-                if abs(distance) <= lease.step:
+                if lease.step is None or abs(distance) <= lease.step:
                     del self.leases[knob]
                 else:
                     lease.value += math.copysign(lease.step, distance)
