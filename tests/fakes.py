@@ -14,7 +14,7 @@ import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -33,7 +33,7 @@ from remediator.errors import (
 from remediator.model.effect import Call, Message
 from remediator.model.target import Target
 from remediator.model.verdict import Reading, ReadingStatus
-from remediator.store.database import Database
+from remediator.store.database import Database, Tx
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -439,15 +439,19 @@ class DiedError(StoreUnavailableError):
 
 @dataclass
 class DeathPlan:
-    """Die at the n-th writing transaction that counts: of this body, or not of the ignored."""
+    """Die at the n-th transaction that writes anything (of this body, if one is named)."""
 
     at: int
     after_commit: bool
     body: str | None = None
-    ignoring: frozenset[str] = frozenset()
     seen: int = 0
     dead: bool = False
-    names: list[str] = field(default_factory=list)
+
+    def strikes(self, body: str) -> bool:
+        """Count a transaction that has written; True when it is the one to die at."""
+        self.seen += self.body in {None, body}
+        self.dead = self.seen == self.at and self.body in {None, body}
+        return self.dead
 
 
 class DyingDatabase(InlineDatabase):
@@ -463,15 +467,21 @@ class DyingDatabase(InlineDatabase):
         plan = self.plan
         if plan.dead:
             raise DiedError("this process is dead")
-        if not writing:
-            return super().transact(body, *args, writing=writing, **kwargs)
-        plan.names.append(body.__name__)
-        counts = plan.body in {None, body.__name__} and body.__name__ not in plan.ignoring
-        plan.seen += counts
-        plan.dead = counts and plan.seen == plan.at
-        if plan.dead and not plan.after_commit:
-            raise DiedError("died before the commit")
-        result = super().transact(body, *args, writing=writing, **kwargs)
+
+        def watched(tx: Tx, *args: Any, **kwargs: Any) -> Any:
+            before = _written(tx)
+            result = body(tx, *args, **kwargs)
+            if _written(tx) > before and plan.strikes(body.__name__) and not plan.after_commit:
+                raise DiedError("died before the commit")
+            return result
+
+        result = super().transact(watched, *args, writing=writing, **kwargs)
         if plan.dead:
             raise DiedError("died after the commit")
         return result
+
+
+def _written(tx: Tx) -> int:
+    connection = tx.conn.connection.driver_connection
+    assert isinstance(connection, sqlite3.Connection)
+    return connection.total_changes
