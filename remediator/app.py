@@ -28,6 +28,7 @@ from remediator.api.access import Access
 from remediator.engine import intake
 from remediator.engine.admission import Admission
 from remediator.engine.dispatch import WATCHDOG
+from remediator.engine.effects import Effects
 from remediator.engine.moves import PROCESS, SETTINGS
 from remediator.engine.ports import Actuator, Notifier
 from remediator.engine.reconcile import Reconciler
@@ -136,13 +137,19 @@ def _assemble(settings: Settings, journal: Database) -> Parts:
     closing.push_async_callback(web.aclose)
     real = _actuators(settings, web, closing)
     admission = Admission(db=journal, metrics=prometheus, inventory=inventory, pace=pace)
-    runner = Runner(
+    effects = Effects(
         db=journal,
         metrics=prometheus,
         actuators={
             Mode.AUTO: real,
             Mode.OBSERVE: {key: ObservedActuator(actuator) for key, actuator in real.items()},
         },
+        pace=pace,
+    )
+    runner = Runner(
+        db=journal,
+        metrics=prometheus,
+        effects=effects,
         inventory=inventory,
         admission=admission,
         pace=pace,

@@ -23,6 +23,7 @@ from sqlalchemy import case, func, select
 from remediator.actuators.observed import ObservedActuator
 from remediator.engine import intake
 from remediator.engine.admission import Admission
+from remediator.engine.effects import Effects
 from remediator.engine.moves import PROCESS, SETTINGS
 from remediator.engine.ports import Actuator
 from remediator.engine.reconcile import Reconciler
@@ -279,13 +280,19 @@ class World:
         db = db or InlineDatabase(self.url, clock=self.clock)
         real: dict[str, Actuator] = dict(self.actuators)
         admission = Admission(db=db, metrics=self.metrics, inventory=self.inventory, pace=self.pace)
-        runner = Runner(
+        effects = Effects(
             db=db,
             metrics=self.metrics,
             actuators={
                 Mode.AUTO: real,
                 Mode.OBSERVE: {key: ObservedActuator(inner) for key, inner in real.items()},
             },
+            pace=self.pace,
+        )
+        runner = Runner(
+            db=db,
+            metrics=self.metrics,
+            effects=effects,
             inventory=self.inventory,
             admission=admission,
             pace=self.pace,

@@ -89,7 +89,7 @@ class Admission:
     async def evidence(self, candidate: Candidate) -> dict[str, Reading]:
         """Ask Prometheus what the candidate's guards require."""
         queries = {g.require.query for g in candidate.plan.guards if isinstance(g, RequireGuard)}
-        # Aged by the journal's clock, from before the question was asked (see runner._measure).
+        # Aged by the journal's clock, from before the question was asked (docs/decisions/0007).
         asked_at = await self.db.read(moment)
         return {
             query: replace(await self.metrics.query(query), at=asked_at)

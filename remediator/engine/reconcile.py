@@ -146,7 +146,9 @@ class Reconciler:
         target = self.runner.inventory.find(change.target)
         actuator = None
         if target is not None:
-            actuator = self.runner.actuators[change.mode].get(f"{target.name}/{change.actuator}")
+            actuator = self.runner.effects.actuators[change.mode].get(
+                f"{target.name}/{change.actuator}"
+            )
         if target is None or actuator is None:
             await self.db.write(changes.renewed, change, error="no actuator reaches it any more")
             return
