@@ -359,6 +359,8 @@ def test_a_port_lost_between_choosing_and_binding_costs_one_more_attempt(
 def test_a_signal_to_the_program_that_uses_a_stack_ends_the_stack(number: signal.Signals) -> None:
     program = (
         "import signal, sys; from remediator.demo.stack import Options, Stack\n"
+        # A test run in the background of a shell inherits an interrupt that is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"with Stack(Options(parts=('supervisord', 'prometheus'), detector_command={STANDIN!r}))"
         " as stack:\n"
         "    print(stack.mark, *stack.pids.values(), flush=True)\n"

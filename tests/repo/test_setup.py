@@ -45,7 +45,14 @@ class Machine:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A test run in the background of a shell inherits an interrupt that is ignored, and
+            # bash cannot trap what was ignored when it began.
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509 - it only sets a signal
         )
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
