@@ -475,6 +475,10 @@ class World:
         """Return all there is to know, for a failing assertion."""
         lines = [f"{run.id} {run.playbook} {run.state} {run.reason}" for run in self.runs()]
         lines += [f"{row['reason']} {row['detail']}" for row in self.decisions()]
+        lines += [
+            f"{row['target']} {row['knob']} {row['value']} of {row['base']} {row['state']}"
+            for row in self.changes()
+        ]
         return "\n".join(lines)
 
     def _rows(self, statement: Any) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ QUICK = Pace(
     evaluation=timedelta(seconds=1),
     hold_down=timedelta(seconds=2),
     lease=timedelta(seconds=30),
+    max_hold=timedelta(minutes=10),  # what a person keeps by cancelling its restore ends, too
     actions=50,
 )
 KNOBS = {"max_concurrency": 10, "batch_size": 8}
