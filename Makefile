@@ -22,13 +22,13 @@ test: ## every test, those against real daemons and the real model included (und
 	@$(PY) -m pytest -n 2 --dist loadgroup -m "not alone"
 	@$(PY) -m pytest -m alone
 
-check: ## format, lint, types, import rules and the fast tests (under 60 seconds)
+check: ## format, lint, types, import rules and the quick tests (under 60 seconds)
 	@scripts/setup.sh
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(PY) -m pytest -q -m "not real" -n auto
+	@$(PY) -m pytest -q -m "not real and not slow" -n auto
 
 bench: ## what durability costs, as a ratio against the disk; figures in benchmarks/results/
 	@scripts/setup.sh

@@ -97,6 +97,9 @@ class Traffic:
         Raises:
             StackError: the generator is gone.
         """
+        with self._told:
+            if self._is_over:
+                raise self._gone()
         if self._process.stdin:
             try:
                 self._process.stdin.write(f"rate {rate:g}\n")

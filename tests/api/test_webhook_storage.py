@@ -16,6 +16,8 @@ from sqlalchemy import Connection, event, text
 from remediator.store.database import Database, Tx
 from tests.api.edge import Edge, Hands, a_payload, an_alert, controller
 
+pytestmark = pytest.mark.slow
+
 PAYLOAD = a_payload(an_alert())
 
 

@@ -16,6 +16,8 @@ from remediator.demo import story
 from remediator.demo.layout import Options, Site, StackError
 from remediator.demo.traffic import Traffic
 
+pytestmark = pytest.mark.slow
+
 # Nobody listens on port 1: every request is an error at once, which is enough to be told of.
 NOWHERE = "http://127.0.0.1:1"
 

@@ -13,6 +13,8 @@ from remediator.language.templates import MAX_TEMPLATES
 from remediator.model.template import MAX_FILLED, render, template_values
 from tests.language.texts import playbook
 
+pytestmark = pytest.mark.slow
+
 # Most of these took from half a minute to many minutes before they were cut off.
 PATIENCE_S = 20.0
 GROW = "|replace('x', '" + "x" * 40 + "')"

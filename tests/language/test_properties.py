@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import promql_parser as pp
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from remediator.language.loader import Loaded, load_bytes, load_text
 from remediator.language.promql import _children
 from remediator.model.template import render_playbook, template_values
 from tests.language.texts import playbook
+
+pytestmark = pytest.mark.slow
 
 WORDS = [
     *("apiVersion", "name", "on", "alerts", "target", "vars", "mode", "priority"),
