@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
-
-from sqlalchemy import event
 
 from remediator.clock import Clock
 from remediator.errors import (
@@ -27,13 +23,11 @@ from remediator.errors import (
     OutcomeUnknownError,
     PermanentError,
     RefusedError,
-    StoreUnavailableError,
     TemporaryError,
 )
 from remediator.model.effect import Call, Message
 from remediator.model.target import Target
 from remediator.model.verdict import Reading, ReadingStatus
-from remediator.store.database import Database, Tx
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -405,83 +399,3 @@ class FakeNotifier:
         if self.script:
             raise self.script.popleft()
         self.told.append(message)
-
-
-class InlineDatabase(Database):
-    """The same journal without threads and without waiting for the disk: five times as fast.
-
-    Every statement and every transaction is the real one. What it leaves out (threads, durability)
-    is proved by the tests of the store and under kill -9.
-    """
-
-    def __init__(self, url: str, *, clock: Clock) -> None:
-        super().__init__(url, clock=clock)
-
-        @event.listens_for(self._engine, "connect")
-        def _no_waiting(connection: sqlite3.Connection, _record: Any) -> None:
-            connection.execute("PRAGMA synchronous=OFF")
-
-    async def _run(
-        self,
-        executor: Executor,
-        body: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        # Let others run in between, as a hop to a thread does.
-        await asyncio.sleep(0)
-        return self.transact(body, *args, writing=executor is self._writer, **kwargs)
-
-
-class DiedError(StoreUnavailableError):
-    """The process is gone: nothing it does reaches the journal any more."""
-
-
-@dataclass
-class DeathPlan:
-    """Die at the n-th transaction that writes anything (of this body, if one is named)."""
-
-    at: int
-    after_commit: bool
-    body: str | None = None
-    seen: int = 0
-    dead: bool = False
-
-    def strikes(self, body: str) -> bool:
-        """Count a transaction that has written; True when it is the one to die at."""
-        self.seen += self.body in {None, body}
-        self.dead = self.seen == self.at and self.body in {None, body}
-        return self.dead
-
-
-class DyingDatabase(InlineDatabase):
-    """A journal connection whose process dies at a chosen write; then it is dead for good."""
-
-    def __init__(self, url: str, *, clock: Clock, plan: DeathPlan) -> None:
-        super().__init__(url, clock=clock)
-        self.plan = plan
-
-    def transact(
-        self, body: Callable[..., Any], *args: Any, writing: bool = True, **kwargs: Any
-    ) -> Any:
-        plan = self.plan
-        if plan.dead:
-            raise DiedError("this process is dead")
-
-        def watched(tx: Tx, *args: Any, **kwargs: Any) -> Any:
-            before = _written(tx)
-            result = body(tx, *args, **kwargs)
-            if _written(tx) > before and plan.strikes(body.__name__) and not plan.after_commit:
-                raise DiedError("died before the commit")
-            return result
-
-        result = super().transact(watched, *args, writing=writing, **kwargs)
-        if plan.dead:
-            raise DiedError("died after the commit")
-        return result
-
-
-def _written(tx: Tx) -> int:
-    connection = tx.conn.connection.driver_connection
-    assert isinstance(connection, sqlite3.Connection)
-    return connection.total_changes

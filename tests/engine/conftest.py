@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import World, a_world
+from tests.world import World, a_world
 
 
 @pytest.fixture

@@ -17,8 +17,12 @@ import pytest
 
 from remediator.model.pace import Pace
 from remediator.model.run import RunKind, RunState
-from tests.builders import World, a_restart, a_throttle, a_world, an_alert
-from tests.fakes import DeathPlan, DyingDatabase, Outcome
+from tests.builders import a_restart, a_throttle, an_alert
+from tests.fakes import Outcome
+from tests.journals import DeathPlan, DyingDatabase
+from tests.world import World, a_world
+
+pytestmark = pytest.mark.slow
 
 QUICK = Pace(
     scrape=timedelta(seconds=1),
@@ -211,13 +215,14 @@ def sound(world: World) -> None:
     assert len(set(keys)) == len(keys)
 
 
-# A restart must never be sent twice, so it is in the fast tests; the rest takes a minute.
+# A restart must never be sent twice, so its effects are in the fast tests; all takes a minute.
 EVERY = [
     pytest.param(name, marks=() if name == "restart" else pytest.mark.real) for name in SCENARIOS
 ]
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.real
+@pytest.mark.parametrize("name", SCENARIOS)
 async def test_whenever_it_dies_the_story_ends_as_it_should_and_nothing_is_done_twice(
     tmp_path: Path, name: str
 ) -> None:

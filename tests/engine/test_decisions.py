@@ -11,8 +11,9 @@ import pytest
 from remediator.engine.dispatch import WATCHDOG
 from remediator.model.decision import LASTING, Denied, Reason
 from remediator.model.verdict import ReadingStatus
-from tests.builders import GPU1, GPU2, World, a_playbook, a_restart, a_throttle, an_alert
+from tests.builders import GPU1, GPU2, a_playbook, a_restart, a_throttle, an_alert
 from tests.fakes import Refuse
+from tests.world import World
 
 NOTHING: list[object] = []
 

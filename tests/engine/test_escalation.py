@@ -10,8 +10,11 @@ from remediator.errors import TemporaryError
 from remediator.model.decision import Reason
 from remediator.model.run import RunState
 from remediator.model.verdict import Verdict
-from tests.builders import World, a_playbook, a_restart, a_retune, a_throttle, an_alert
+from tests.builders import a_playbook, a_restart, a_retune, a_throttle, an_alert
 from tests.fakes import Refuse
+from tests.world import World
+
+pytestmark = pytest.mark.slow
 
 ALERT = an_alert()
 COOL = [{"cooldown": "1h"}]

@@ -6,8 +6,11 @@ import pytest
 
 from remediator.model.run import RunState
 from remediator.model.verdict import Verdict
-from tests.builders import World, a_restart, an_alert
+from tests.builders import a_restart, an_alert
 from tests.fakes import NOON, Outcome, Refuse
+from tests.world import World
+
+pytestmark = pytest.mark.slow
 
 COOL = [{"cooldown": "1h"}]
 WHOLE = [

@@ -12,8 +12,11 @@ import pytest
 from remediator.model.pace import Pace
 from remediator.model.run import RunState
 from remediator.model.verdict import ReadingStatus, Verdict
-from tests.builders import World, a_restart, a_retune, a_throttle, an_alert
+from tests.builders import a_restart, a_retune, a_throttle, an_alert
 from tests.fakes import Outcome
+from tests.world import World
+
+pytestmark = pytest.mark.slow
 
 ALERT = an_alert()
 COOL = [{"cooldown": "1h"}]

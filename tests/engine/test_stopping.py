@@ -16,8 +16,10 @@ from remediator.model.verdict import Verdict
 from remediator.store import controls, runs
 from remediator.store.alerts import get_alert
 from remediator.store.database import Database
-from tests.builders import GPU1, World, a_playbook, a_restart, a_throttle, an_alert
-from tests.fakes import InlineDatabase, Outcome
+from tests.builders import GPU1, a_playbook, a_restart, a_throttle, an_alert
+from tests.fakes import Outcome
+from tests.journals import InlineDatabase
+from tests.world import World
 
 SLOW, DOWN = an_alert("Slow"), an_alert("Down")
 COOL = [{"cooldown": "1h"}]

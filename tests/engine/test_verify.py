@@ -20,8 +20,9 @@ from remediator.model.verdict import (
     is_worse,
     judge,
 )
-from tests.builders import World, a_retune, an_alert
+from tests.builders import a_retune, an_alert
 from tests.fakes import NOON
+from tests.world import World
 
 BELOW = Condition(query="q", below=0.25)
 ABOVE = Condition(query="q", above=10)

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -26,17 +27,12 @@ from remediator.model.pace import Pace
 from remediator.model.run import Run, RunKind
 from remediator.store.database import Tx
 from remediator.store.tables import alerts, decisions
-from tests.builders import (
-    GPU1,
-    GPU2,
-    World,
-    a_journal,
-    a_restart,
-    a_retune,
-    a_throttle,
-    an_alert,
-)
-from tests.fakes import DeathPlan, DyingDatabase, FakeClock, Outcome, Refuse
+from tests.builders import GPU1, GPU2, a_restart, a_retune, a_throttle, an_alert
+from tests.fakes import FakeClock, Outcome, Refuse
+from tests.journals import DeathPlan, DyingDatabase, a_journal
+from tests.world import World
+
+pytestmark = pytest.mark.slow
 
 QUICK = Pace(
     scrape=timedelta(seconds=1),
