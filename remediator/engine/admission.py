@@ -16,13 +16,14 @@ from remediator.engine.dispatch import Candidate, Misfit, candidates
 from remediator.engine.guards import Facts, judge
 from remediator.engine.ports import MetricSource
 from remediator.model.decision import Admitted, Decision, Denied, Reason
+from remediator.model.effect import Message
 from remediator.model.pace import Pace
 from remediator.model.playbook import BudgetGuard, BudgetScope, Mode, Pinned, RequireGuard
 from remediator.model.run import RunKind
 from remediator.model.target import Inventory
 from remediator.model.verdict import Reading
 from remediator.store import alerts as alert_rows
-from remediator.store import controls, decisions, runs
+from remediator.store import controls, decisions, outbox, runs, steps
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx, moment
 
@@ -127,7 +128,7 @@ def _worked_on(tx: Tx, candidate: Candidate) -> bool:
 
 def precheck(tx: Tx, candidate: Candidate, pace: Pace) -> Denied | None:
     """Refuse early what needs no query."""
-    facts = _facts(tx, candidate, {})
+    facts = _facts(tx, candidate, {}, pace)
     denied = judge(candidate.plan, facts, pace, with_evidence=False)
     if denied is None or _would_make_room(candidate, facts, denied):
         return None
@@ -156,7 +157,7 @@ def admit(
 
     A run of lower priority is asked to make room only when nothing else stands in the way.
     """
-    facts = _facts(tx, candidate, evidence)
+    facts = _facts(tx, candidate, evidence, pace)
     denied = _over(tx, candidate) or judge(candidate.plan, facts, pace, with_evidence=True)
     if denied is not None and _would_make_room(candidate, facts, denied):
         alone = replace(facts, acting=None)
@@ -207,6 +208,18 @@ def _over(tx: Tx, candidate: Candidate) -> Denied | None:
 
 
 def _record_in(tx: Tx, candidate: Candidate, decision: Decision) -> None:
+    if isinstance(decision, Denied) and "actions" in decision.evidence:
+        # We may not act on this target any more for a while: that is a person's business now.
+        target = candidate.target.name
+        outbox.queue(
+            tx,
+            Message(
+                key=f"budget/{target}/{tx.now:%Y-%m-%dT%H}",
+                severity="critical",
+                title=f"{candidate.plan.name} on {target}: needs a person",
+                body=f"{candidate.alert.name} fires, and {decision.detail}.",
+            ),
+        )
     decisions.record(
         tx,
         alert_id=candidate.alert.id,
@@ -223,7 +236,7 @@ def _told(readings: Sequence[Reading] | Any) -> list[dict[str, Any]]:
     ]
 
 
-def _facts(tx: Tx, candidate: Candidate, evidence: Mapping[str, Reading]) -> Facts:
+def _facts(tx: Tx, candidate: Candidate, evidence: Mapping[str, Reading], pace: Pace) -> Facts:
     plan, target = candidate.plan, candidate.target.name
     blocked = controls.blocked(tx, playbook=plan.name, target=target)
     return Facts(
@@ -231,6 +244,7 @@ def _facts(tx: Tx, candidate: Candidate, evidence: Mapping[str, Reading]) -> Fac
         blocked=None if blocked is None else (Reason(blocked.reason), blocked.detail),
         acting=runs.acting_run(tx, target, plan.mode),
         last_closed=runs.last_closed(tx, plan.name, target, plan.mode),
+        actions=steps.actions_since(tx, target, plan.mode, per=pace.actions_per),
         opened=_opened(tx, candidate, plan.mode),
         evidence=evidence,
     )

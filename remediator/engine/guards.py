@@ -27,6 +27,7 @@ class Facts:
         blocked: why the scope is held back (reason, detail), if it is.
         acting: the run that holds the target's slot.
         last_closed: when this playbook's last run on the target ended.
+        actions: forward actions on the target in the action budget's window.
         opened: runs opened in the window of each budget, by the budget's place among the guards.
         evidence: readings by query.
     """
@@ -35,6 +36,7 @@ class Facts:
     blocked: tuple[Reason, str] | None = None
     acting: Run | None = None
     last_closed: datetime | None = None
+    actions: int = 0
     opened: Mapping[int, int] = field(default_factory=dict)
     evidence: Mapping[str, Reading] = field(default_factory=dict)
 
@@ -48,7 +50,7 @@ def judge(plan: Playbook, facts: Facts, pace: Pace, *, with_evidence: bool) -> D
         pace: bounds.
         with_evidence: False for the cheap look before Prometheus is asked.
     """
-    denied = _blocked(facts) or _slot(plan, facts)
+    denied = _blocked(facts) or _slot(plan, facts) or _spent(facts, pace)
     if denied is not None:
         return denied
     for place, guard in enumerate(plan.guards):
@@ -80,6 +82,17 @@ def _slot(plan: Playbook, facts: Facts) -> Denied | None:
             evidence,
         )
     return Denied(Reason.BUSY, f"run R{acting.id} ({acting.playbook}) acts on the target", evidence)
+
+
+def _spent(facts: Facts, pace: Pace) -> Denied | None:
+    if facts.actions < pace.actions:
+        return None
+    return Denied(
+        Reason.BUDGET,
+        f"{facts.actions} actions on this target in the last {format_duration(pace.actions_per)}; "
+        f"{pace.actions} allowed",
+        {"actions": facts.actions, "allowed": pace.actions},
+    )
 
 
 def _cooldown(guard: CooldownGuard, facts: Facts) -> Denied | None:

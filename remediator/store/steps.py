@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 
+from remediator.model.playbook import Mode
 from remediator.model.run import History, Measured, Phase, Run, StepRow, StepStatus
 from remediator.model.verdict import Reading, ReadingStatus
 from remediator.store import controls, runs
@@ -153,7 +154,8 @@ def _barred(
     blocked = controls.blocked(tx, playbook=run.playbook, target=run.target)
     if blocked is not None:
         return Barred(reason=blocked.reason, detail=blocked.detail)
-    used = _actions_since(tx, run, intent, budget.per)
+    this = (run.id, intent.pc, intent.iteration)
+    used = actions_since(tx, run.target, run.mode, per=budget.per, but=this)
     if used >= budget.actions:
         return Barred(
             reason="budget",
@@ -162,18 +164,23 @@ def _barred(
     return None
 
 
-def _actions_since(tx: Tx, run: Run, intent: Intent, per: timedelta) -> int:
-    # One action may take several calls and attempts: count (run, step, iteration) once, and do
-    # not count the one that this intent belongs to.
+def actions_since(
+    tx: Tx, target: str, mode: Mode, *, per: timedelta, but: tuple[int, int, int] | None = None
+) -> int:
+    """Count the forward actions on a target in the past `per`.
+
+    One action may take several calls and attempts: (run, step, iteration) counts once, and `but`
+    not at all.
+    """
     rows = tx.conn.execute(
         select(steps.c.run_id, steps.c.pc, steps.c.iteration)
         .join(runs_table, runs_table.c.id == steps.c.run_id)
-        .where(runs_table.c.target == run.target, runs_table.c.mode == run.mode)
+        .where(runs_table.c.target == target, runs_table.c.mode == mode)
         .where(runs_table.c.kind == "remedy", steps.c.phase == Phase.FORWARD)
         .where(steps.c.started_at > tx.now - per)
         .distinct()
     ).all()
-    return sum(tuple(row) != (run.id, intent.pc, intent.iteration) for row in rows)
+    return sum(tuple(row) != but for row in rows)
 
 
 def finish(

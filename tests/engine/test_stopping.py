@@ -318,6 +318,21 @@ async def test_who_is_out_of_budget_is_not_started_again_at_once(world: World) -
     assert len(world.runs()) == before
 
 
+async def test_a_target_whose_budget_is_spent_is_denied_and_a_person_is_told_once(
+    world: World,
+) -> None:
+    world.pace = replace(world.pace, actions=1)
+    await throttling(world, guards=[])
+    await world.until(lambda: not world.runs()[0].state.is_open)
+    await world.settle(120)
+    denied = [row for row in world.decisions() if row["reason"] == "budget"]
+    assert len(denied) == 1
+    assert denied[0]["count"] > 1
+    assert "1 actions on this target" in denied[0]["detail"]
+    told = [row["key"] for row in world.messages() if row["key"].startswith("budget/")]
+    assert len(told) == 1
+
+
 # -- a target that is gone -------------------------------------------------------------------------
 
 
