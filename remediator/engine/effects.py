@@ -107,7 +107,8 @@ class Effects:
             reading = replace(await self.metrics.query(query), at=progress.now)
             await self.db.write(steps.measure, run, role=REQUIRE, readings=[reading])
             if reading.value is None or not guard.require.holds(reading.value):
-                why = f"no longer true: measured {reading.describe()}, {guard.require.comparison}"
+                wanted = guard.require.comparison
+                why = f"no longer true: measured {reading.describe()}, wanted {wanted}"
         if why:
             await self.db.write(runs.ask_to_stop, run.id, reason=why)
         return bool(why)
