@@ -1,6 +1,6 @@
-"""Writes docs/reference/*.md from the code, so that the two cannot disagree.
+"""Writes docs/reference/*.md and the tables of docs/playbook-language.md from the code.
 
-Run by whoever changes a setting, a metric, a reason, a state or a command:
+Run by whoever changes a setting, a metric, a reason, a state, a command or a playbook key:
 `python scripts/reference.py`. With `--check` it writes nothing and says what is out of date, as the
 tests do. The surprise: the meaning of a reason or a state is the remark beside it in the source.
 """
@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from remediator.cli import app
+from remediator.language.reference import with_reference
 from remediator.model.alert import Meaning
 from remediator.model.decision import LASTING, Reason
 from remediator.model.run import TRANSITIONS, Phase, RunKind, RunState, StepStatus
@@ -30,7 +31,9 @@ from remediator.model.verdict import ReadingStatus, Verdict
 from remediator.settings import Settings
 from remediator.telemetry import Metrics
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FOLDER = DOCS / "reference"
+LANGUAGE = DOCS / "playbook-language.md"
 NOTICE = "<!-- Written by scripts/reference.py; change the code, then run it. -->"
 MEANING = re.compile(r'^\s+([A-Z_]+) = "([^"]*)"\s+# (.+)$', re.MULTILINE)
 
@@ -215,9 +218,10 @@ PAGES = {
 def main() -> int:
     """Write the pages, or with `--check` say which are out of date."""
     check = "--check" in sys.argv[1:]
+    wanted = {FOLDER / f"{name}.md": make() for name, make in PAGES.items()}
+    wanted[LANGUAGE] = with_reference(LANGUAGE.read_text(encoding="utf-8"))
     stale = []
-    for name, make in PAGES.items():
-        path, text = FOLDER / f"{name}.md", make()
+    for path, text in wanted.items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(path.name)

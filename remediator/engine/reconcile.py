@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -216,9 +217,8 @@ class Reconciler:
 
     async def close(self) -> None:
         """Let go: wait for calls in flight to be recorded, then hand the runs to others."""
-        drives = set(self._drives)
-        if drives:
-            await asyncio.wait(drives, timeout=self.runner.pace.lease.total_seconds())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.idle(), self.runner.pace.lease.total_seconds())
         for drive in self._drives:
             drive.cancel()
         await self.db.write(runs.let_go, owner=self.runner.owner)

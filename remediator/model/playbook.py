@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from remediator.model.duration import Duration
-from remediator.model.labels import Matcher
+from remediator.model.labels import Matcher, match_all
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 
@@ -381,7 +381,7 @@ class Playbook(Spec):
     def matches(self, labels: dict[str, str]) -> bool:
         """Say whether an alert with these labels triggers this playbook."""
         return any(
-            all(Matcher.parse(text).matches(labels) for text in trigger.alerts)
+            match_all((Matcher.parse(text) for text in trigger.alerts), labels)
             for trigger in self.on
         )
 

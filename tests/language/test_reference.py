@@ -18,7 +18,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "playbook-language.md"
 
 def test_the_reference_in_the_docs_is_the_one_the_models_give() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert text == with_reference(text), "write the result of with_reference() to the file"
+    assert text == with_reference(text), "run python scripts/reference.py"
 
 
 def test_a_document_without_markers_is_not_silently_left_as_it_is() -> None:
