@@ -219,7 +219,9 @@ def _count_pass(telemetry: Telemetry, frames: int, seconds: float) -> None:
 
 
 def _show_model(telemetry: Telemetry, info: ModelInfo) -> None:
-    telemetry.config_info.labels(info.name, info.version, info.nms).set(1)
+    telemetry.config_info.labels(
+        info.name, info.version, info.nms, info.backend, info.precision
+    ).set(1)
     telemetry.build_info.labels(metadata.version("remediator"), info.runtime, info.cuda).set(1)
 
 
@@ -230,6 +232,7 @@ def _follow(parts: Parts) -> None:
         (telemetry.conf_threshold, lambda: store.current.values["conf_threshold"]),
         (telemetry.iou_threshold, lambda: store.current.values["iou_threshold"]),
         (telemetry.ceiling, lambda: store.current.values["max_concurrency"]),
+        (telemetry.limit, lambda: limiter.limit),
         (telemetry.generation, lambda: store.current.generation),
         (telemetry.leases_active, lambda: len(store.current.leases)),
         (telemetry.inflight, lambda: limiter.running),

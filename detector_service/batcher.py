@@ -246,7 +246,7 @@ class Batcher:
             self._pass_started_at = None
             self._beat_at = time.monotonic()
         self._on_pass(len(batch), seconds)
-        for queued, detections in zip(batch, found, strict=True):
+        for queued, detections in zip(batch, found.found, strict=True):
             conf = queued.work.conf
             kept = tuple(item for item in detections if item.confidence >= conf)
             queued.future.set_result(Answer(kept, started, seconds))

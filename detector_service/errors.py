@@ -6,7 +6,9 @@ The tree::
     ├── StartError            the process must not start; exit code 2, one line
     ├── RefusedError          an HTTP answer with a status, a reason word and evidence
     ├── StateWriteError       the state file could not be made durable
+    ├── MediaError            a video cannot be read, or is more than is allowed
     └── InferenceError        the model failed on this input; the device itself is fine
+        ├── OutOfMemoryError  the device had no room for this many frames; fewer may fit
         └── DeviceLostError   the thread that owns the device is gone or stopping
 
 Surprise: ``RefusedError`` is the only one that knows HTTP; it is raised from pure rules too, since
@@ -75,8 +77,21 @@ class StateWriteError(DetectorError):
         self.replaced = replaced
 
 
+class MediaError(DetectorError):
+    """A video cannot be read, or is more than is allowed; nothing is wrong with the service."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        """Keep the reason word (for programs) beside the sentence (for people)."""
+        super().__init__(message)
+        self.reason = reason
+
+
 class InferenceError(DetectorError):
     """The model failed on one input; other inputs may go on."""
+
+
+class OutOfMemoryError(InferenceError):
+    """The device had no room for this pass; a smaller one may fit."""
 
 
 class DeviceLostError(InferenceError):

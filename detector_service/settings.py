@@ -9,10 +9,10 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from detector_service.errors import StartError
 from detector_service.tunables import KNOBS, Number
@@ -42,6 +42,23 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=40_000_000, ge=1024)
     hang_s: float = Field(default=60.0, gt=0)
 
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    cache_dir: Path | None = None
+    adaptive: bool = True
+    objective_s: float = Field(default=0.25, gt=0)
+
+    video_workers: int = Field(default=1, ge=1, le=16)
+    video_queue: int = Field(default=32, ge=1)
+    max_video_bytes: int = Field(default=2**30, ge=1024)
+    max_video_s: float = Field(default=4 * 3600.0, gt=0)
+    max_video_frames: int = Field(default=1_000_000, ge=1)
+    video_store_bytes: int = Field(default=20 * 2**30, ge=2**20)
+    video_keep_s: float = Field(default=86_400.0, gt=0)
+    video_urls: Annotated[tuple[str, ...], NoDecode] = ()
+    chunk_frames: int = Field(default=32, ge=1, le=1024)
+    encode_preset: str = "ultrafast"
+    encode_crf: int = Field(default=23, ge=0, le=51)
+
     max_concurrency: int | None = None
     conf_threshold: float | None = None
     iou_threshold: float | None = None
@@ -51,6 +68,19 @@ class Settings(BaseSettings):
     frame_stride: int | None = None
     queue_limit: int | None = None
     deadline_s: float | None = None
+
+    @field_validator("video_urls", mode="before")
+    @classmethod
+    def _split(cls, told: object) -> object:
+        return told.replace(",", " ").split() if isinstance(told, str) else told
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder for exported models: as told, or under the user's cache folder."""
+        if self.cache_dir is not None:
+            return self.cache_dir
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(home) / "detector_service"
 
     @property
     def folder(self) -> Path:

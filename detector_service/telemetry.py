@@ -33,6 +33,14 @@ REQUEST_BUCKETS: Final = (
 )
 WAIT_BUCKETS: Final = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64)
+# Seconds of one stage of one frame (or pass): from drawing boxes to encoding 4K.
+STAGE_BUCKETS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5),
+)
+# Seconds of one whole video, from its first chunk to its result.
+VIDEO_BUCKETS: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+CONFIDENCE_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -50,6 +58,8 @@ class Telemetry:
         self._article()
         self._requests()
         self._settings()
+        self._stages()
+        self._videos()
         self._health()
 
     def render(self) -> bytes:
@@ -76,8 +86,10 @@ class Telemetry:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, text, registry=self.registry, buckets=buckets)
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
 
     def _article(self) -> None:
         self.detection_requests = self._counter(
@@ -138,7 +150,65 @@ class Telemetry:
             "detector_batch_size", "Frames in one forward pass.", BATCH_BUCKETS
         )
 
+    def _stages(self) -> None:
+        self.stage_duration = self._histogram(
+            "detector_stage_duration_seconds",
+            "One stage of one frame; preprocess, inference and postprocess: of one pass.",
+            STAGE_BUCKETS,
+            "stage",
+        )
+        self.confidence = self._histogram(
+            "detector_confidence",
+            "Confidence of the objects found, by class; its drift tells of a model gone stale.",
+            CONFIDENCE_BUCKETS,
+            "class_name",
+        )
+        self.frames_dropped = self._counter(
+            "detector_frames_dropped_total",
+            "Frames that never went through the model, by reason.",
+            "reason",
+        )
+        self.out_of_memory = self._counter(
+            "detector_out_of_memory_total", "Passes for which the device had no room."
+        )
+        self.batch_limit = self._gauge(
+            "detector_batch_limit",
+            "Frames one pass may have: batch_size, less after the device ran out of memory.",
+        )
+
+    def _videos(self) -> None:
+        self.video_jobs = self._gauge("detector_video_jobs", "Video jobs, by state.", "state")
+        self.video_backlog = self._gauge(
+            "detector_video_backlog_seconds",
+            "Seconds of video accepted and not yet worked off.",
+        )
+        self.video_ended = self._counter(
+            "detector_videos_ended_total", "Video jobs that ended, by outcome.", "outcome"
+        )
+        for outcome in ("done", "failed", "cancelled"):
+            self.video_ended.labels(outcome)
+        self.video_duration = self._histogram(
+            "detector_video_duration_seconds",
+            "Seconds of work on one video, waiting and parking left out.",
+            VIDEO_BUCKETS,
+        )
+        self.video_frames = self._counter(
+            "detector_video_frames_total", "Frames of videos decoded and worked off."
+        )
+        self.video_parked = self._counter(
+            "detector_video_parked_total", "Videos that gave their slot back, by reason.", "reason"
+        )
+        self.stream_last_frame = self._gauge(
+            "detector_stream_last_frame_timestamp_seconds",
+            "When each running video worker last finished a frame.",
+            "stream",
+        )
+
     def _settings(self) -> None:
+        self.limit = self._gauge(
+            "detector_concurrency_limit",
+            "Requests that may run now: the ceiling, or less by the adaptive limit.",
+        )
         self.ceiling = self._gauge("detector_concurrency_ceiling", "max_concurrency in force.")
         self.generation = self._gauge(
             "detector_config_generation", "Generation of the settings document."
@@ -149,7 +219,9 @@ class Telemetry:
             *("field", "owner_kind"),
         )
         self.config_info = self._gauge(
-            "detector_config_info", "What is loaded; always 1.", "model", "version", "nms"
+            "detector_config_info",
+            "What is loaded; always 1.",
+            *("model", "version", "nms", "backend", "precision"),
         )
         self.leases_active = self._gauge(
             "detector_leases_active", "Settings held over their base, or ramping back to it."

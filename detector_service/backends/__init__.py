@@ -6,7 +6,15 @@ and Ultralytics (only when a model is opened, on the thread that will own the de
 
 from __future__ import annotations
 
-from detector_service.backends.base import NO_CUDA, Backend, Detection, Image, ModelInfo
+from detector_service.backends.base import (
+    NO_CUDA,
+    Backend,
+    Detection,
+    Image,
+    Memory,
+    ModelInfo,
+    Pass,
+)
 from detector_service.backends.images import decode
 
-__all__ = ["NO_CUDA", "Backend", "Detection", "Image", "ModelInfo", "decode"]
+__all__ = ["NO_CUDA", "Backend", "Detection", "Image", "Memory", "ModelInfo", "Pass", "decode"]

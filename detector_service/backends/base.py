@@ -6,7 +6,7 @@ Surprise: a backend is opened, used and closed by one thread only; nothing here 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
@@ -43,6 +43,8 @@ class ModelInfo:
         nms: ``external`` (the IoU threshold works) or ``end2end`` (it is ignored).
         runtime: version of torch.
         cuda: version of CUDA, ``NO_CUDA`` where the model runs on the CPU.
+        backend: ``torch`` or ``openvino``.
+        precision: of the arithmetic: ``fp32``, ``fp16`` or ``bf16``.
     """
 
     name: str
@@ -51,6 +53,34 @@ class ModelInfo:
     nms: str
     runtime: str
     cuda: str = NO_CUDA
+    backend: str = "torch"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass gave.
+
+    Attributes:
+        found: the detections of each image, in the order of the images.
+        stages: seconds of the whole pass spent in ``preprocess``, ``inference``, ``postprocess``.
+    """
+
+    found: Sequence[tuple[Detection, ...]]
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that the device's allocator holds.
+
+    Attributes:
+        allocated: in tensors that are alive; grows without end where something leaks.
+        reserved: taken from the device, free for the next tensor; the cache.
+    """
+
+    allocated: int
+    reserved: int
 
 
 class Backend(Protocol):
@@ -61,12 +91,20 @@ class Backend(Protocol):
         """Say what is loaded."""
         ...
 
-    def infer(
-        self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int
-    ) -> list[tuple[Detection, ...]]:
+    def infer(self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int) -> Pass:
         """Return the detections of each image, all with these thresholds.
 
         Raises:
+            OutOfMemoryError: too many (or too large) images for the device at once.
+            DeviceLostError: the device itself failed; only a new process helps.
             InferenceError: the model failed on these images.
         """
+        ...
+
+    def memory(self) -> Memory | None:
+        """Return what the device's allocator holds, or None where there is none to ask."""
+        ...
+
+    def clear_cache(self) -> None:
+        """Give memory that is only cached back to the device and the operating system."""
         ...

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from detector_service.backends.base import NO_CUDA, Detection, Image, ModelInfo
+from detector_service.backends.base import NO_CUDA, Detection, Image, Memory, ModelInfo, Pass
 from detector_service.errors import InferenceError, StartError
 
 
@@ -79,9 +79,7 @@ class YoloBackend:
         """Say what is loaded."""
         return self._info
 
-    def infer(
-        self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int
-    ) -> list[tuple[Detection, ...]]:
+    def infer(self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int) -> Pass:
         """Return the detections of each image.
 
         Raises:
@@ -91,10 +89,17 @@ class YoloBackend:
             results = self._model.predict(
                 list(images), conf=conf, iou=iou, imgsz=imgsz, verbose=False, nms=None
             )
-            return [self._detections(result.boxes) for result in results]
+            return Pass([self._detections(result.boxes) for result in results])
         # torch raises RuntimeError (its out-of-memory error included), the library the others.
         except (RuntimeError, ValueError, TypeError) as exc:
             raise InferenceError(f"the model failed: {exc}") from exc
+
+    def memory(self) -> Memory | None:
+        """Return what torch's CUDA allocator holds; None on a CPU."""
+        return None
+
+    def clear_cache(self) -> None:
+        """Give cached memory back."""
 
     def _detections(self, boxes: Any) -> tuple[Detection, ...]:
         rows = boxes.data.cpu().numpy().astype(float).tolist()

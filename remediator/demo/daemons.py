@@ -192,6 +192,10 @@ def detector_environment(site: Site) -> dict[str, str]:
         "DETECTOR_INSTANCE": site.options.instance,
         "DETECTOR_TOKEN_FILE": str(site.secret("detector")),
         "DETECTOR_TORCH_THREADS": "1",
+        # The story is about the slow loop: the service's own fast limiter would mend the overload
+        # before an alert fires, and a backend chosen by a measurement would make it another story.
+        "DETECTOR_ADAPTIVE": "false",
+        "DETECTOR_BACKEND": "torch",
         "PYTHONUNBUFFERED": "1",
         **site.options.detector_env,
     }

@@ -73,7 +73,8 @@ async def test_a_request_is_counted_everywhere_it_should_be(tmp_path: Path) -> N
             "detector_canary_success": 1,
             "detector_ready": 1,
             "http_requests_in_progress": 1,
-            'detector_config_info{model="toy.pt",nms="external",version="0123456789ab"}': 1,
+            'detector_config_info{backend="torch",model="toy.pt",nms="external",'
+            'precision="fp32",version="0123456789ab"}': 1,
         }.items():
             assert await detector.metric(name) == value, name
         assert await detector.metric("detector_last_inference_timestamp_seconds") > 0

@@ -122,7 +122,7 @@ def test_the_shipped_weights_find_the_canary_and_say_so_everywhere(tmp_path: Pat
         assert overlap(tuple(best["xyxy"]), tuple(TRUTH["xyxy"])) > 0.5
         metrics = detector.get("/metrics").text
         assert "\ndetector_canary_success 1.0\n" in metrics
-        assert 'detector_config_info{model="cursor.pt",nms="external"' in metrics
+        assert 'model="cursor.pt",nms="external"' in metrics
         assert detector.end() == 0
 
 

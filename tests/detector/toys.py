@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from PIL import Image as Pillow
 
 from detector_service.app import build
-from detector_service.backends import Detection, Image, ModelInfo
+from detector_service.backends import Detection, Image, Memory, ModelInfo, Pass
 from detector_service.errors import InferenceError
 from detector_service.routes import Parts
 from detector_service.settings import Settings
@@ -85,9 +85,7 @@ class ToyBackend:
     def info(self) -> ModelInfo:
         return ModelInfo("toy.pt", "0123456789ab", {0: self.class_name}, self.nms, "none")
 
-    def infer(
-        self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int
-    ) -> list[tuple[Detection, ...]]:
+    def infer(self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int) -> Pass:
         values = tuple(int(image[0, 0, 0]) for image in images)
         if not all(is_canary(image) for image in images):
             self.calls.append(Call(values, conf, iou, imgsz))
@@ -96,7 +94,13 @@ class ToyBackend:
             raise ZeroDivisionError
         if POISON in values:
             raise InferenceError("the model failed: poison")
-        return [self._see(image, conf) for image in images]
+        return Pass([self._see(image, conf) for image in images])
+
+    def memory(self) -> Memory | None:
+        return None
+
+    def clear_cache(self) -> None:
+        """Nothing is cached."""
 
     def _see(self, image: Image, conf: float) -> tuple[Detection, ...]:
         if is_canary(image):
