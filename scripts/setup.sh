@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Make this checkout runnable: .venv with the locked versions and, on request, the real daemons.
+# Make this checkout runnable: .venv with the locked versions and, on request, real programs.
 #
-#   scripts/setup.sh            the Python environment only (make check needs no more)
-#   scripts/setup.sh daemons    also Prometheus, Alertmanager and HAProxy
+#   scripts/setup.sh                   the Python environment only (make check needs no more)
+#   scripts/setup.sh daemons           also Prometheus, Alertmanager and HAProxy
+#   scripts/setup.sh daemons screen    also a screen without a monitor and Chromium (make test)
 #
 # Called by every make target. The surprise: it says nothing and does nothing when a stamp inside
 # .venv carries the hash of the lock, pyproject.toml, this script and this folder.
@@ -12,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV=.venv
 LOCK=requirements/lock.txt
 STAMP=$VENV/ready
-PACKAGES=(prometheus prometheus-alertmanager haproxy)
+THEME=/usr/share/icons/Adwaita
 
 # HAProxy and friends live in sbin, which a plain user's PATH may leave out.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
@@ -73,29 +74,47 @@ apt_install() {
     return "$status"
 }
 
-missing_packages() {
+missing_daemons() {
     have prometheus && have promtool || echo prometheus
     { have prometheus-alertmanager || have alertmanager; } && have amtool || echo prometheus-alertmanager
     have haproxy || echo haproxy
 }
+elsewhere_daemons() {
+    echo "  elsewhere:       install Prometheus >= 2.42 (with promtool), Alertmanager >= 0.25 (with amtool)"
+    echo "                   and HAProxy >= 2.6 so that they are found on PATH, then run the same command again."
+}
 
-ensure_daemons() {
-    local missing
-    mapfile -t missing < <(missing_packages)
+# The pointer of the recordings is Adwaita's; without a theme X draws one that no model was trained on.
+missing_screen() {
+    have Xvfb || echo xvfb
+    have xdotool || echo xdotool
+    have xterm || echo xterm
+    have chromium || have chromium-browser || have google-chrome-stable || echo chromium
+    [ -e "$THEME/cursors/left_ptr" ] || echo adwaita-icon-theme
+}
+elsewhere_screen() {
+    echo "  elsewhere:       install Xvfb, xdotool, xterm and Chromium (or google-chrome-stable, as on Ubuntu,"
+    echo "                   whose chromium is a snap) so that they are found on PATH, and the cursors of"
+    echo "                   GNOME's Adwaita in $THEME, then run the same command again."
+}
+
+# ensure daemons|screen: install what is missing where that is allowed, else say how to.
+ensure() {
+    local what=$1 missing
+    mapfile -t missing < <("missing_$what")
     [ ${#missing[@]} -gt 0 ] || return 0
     if may_install; then
         apt_install "${missing[@]}" || true
-        if have systemctl && [ -d /run/systemd/system ]; then
+        if [ "$what" = daemons ] && have systemctl && [ -d /run/systemd/system ]; then
             # Installed by us a moment ago, so nobody relies on them starting with the machine.
             as_root systemctl disable --quiet "${missing[@]}" 2>/dev/null || true
         fi
     fi
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <("missing_$what")
     [ ${#missing[@]} -gt 0 ] || return 0
-    refuse "Missing daemons: ${missing[*]}" \
-        "  Debian, Ubuntu:  sudo apt-get install ${missing[*]}" \
-        "  elsewhere:       install Prometheus >= 2.42 (with promtool), Alertmanager >= 0.25 (with amtool)" \
-        "                   and HAProxy >= 2.6 so that they are found on PATH, then run the same command again." \
+    refuse "Missing for the $what: ${missing[*]}" \
+        "  Debian, Ubuntu:  sudo apt-get install --no-install-recommends ${missing[*]}" \
+        "$("elsewhere_$what")" \
         "make check needs none of them."
 }
 
@@ -182,6 +201,9 @@ if have flock; then
     flock 9
 fi
 ensure_venv
-if [ "${1:-}" = daemons ]; then
-    ensure_daemons
-fi
+for what in "$@"; do
+    case $what in
+        daemons | screen) ensure "$what" ;;
+        *) refuse "scripts/setup.sh knows daemons and screen, not '$what'." ;;
+    esac
+done

@@ -1,4 +1,7 @@
-"""The set-up script leaves a machine on which packages behave as before, however it ends."""
+"""The set-up script leaves a machine on which packages behave as before, however it ends.
+
+What it cannot install it names, with the command that would.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class Machine:
-    """A checkout whose environment is ready, and a machine without daemons.
+    """A checkout whose environment is ready, and a machine without daemons and without a screen.
 
     Attributes:
         folder: the checkout.
@@ -36,10 +39,10 @@ class Machine:
     seen: Path
     gate: Path
 
-    def set_up(self) -> subprocess.Popen[str]:
-        """Begin to set up the daemons, in a process group of its own that a signal can reach."""
+    def set_up(self, *what: str) -> subprocess.Popen[str]:
+        """Begin to set up, in a process group of its own that a signal can reach."""
         return subprocess.Popen(
-            ["bash", "scripts/setup.sh", "daemons"],
+            ["bash", "scripts/setup.sh", *(what or ("daemons",))],
             cwd=self.folder,
             env={"PATH": str(self.folder / "bin"), "TMPDIR": str(self.folder)},
             stderr=subprocess.PIPE,
@@ -64,6 +67,7 @@ def machine(tmp_path: Path) -> Machine:
     # Neither this machine's policy nor its daemons: its sbin is not ours.
     text = text.replace("/usr/sbin/policy-rc.d", str(made.policy))
     text = text.replace(":/usr/local/sbin:/usr/sbin:/sbin", "")
+    text = text.replace("/usr/share/icons", str(tmp_path / "icons"))
     (tmp_path / "scripts" / "setup.sh").write_text(text)
     (tmp_path / "pyproject.toml").write_text("")
     (tmp_path / "requirements" / "lock.txt").write_text("")
@@ -121,6 +125,35 @@ def test_a_set_up_that_ends_by_itself_takes_the_policy_away(machine: Machine) ->
         _eventually(machine.seen.exists)
         machine.gate.write_text("go on")
         _, said = running.communicate(timeout=PATIENCE_S)
-    assert "Missing daemons: prometheus prometheus-alertmanager haproxy" in said
+    assert "Missing for the daemons: prometheus prometheus-alertmanager haproxy\n" in said
     assert running.returncode == 1
     assert not machine.policy.exists()
+
+
+def test_what_a_screen_needs_is_named_with_the_command_that_installs_it(machine: Machine) -> None:
+    _script(machine.folder / "bin" / "id", "echo 1000")
+    _script(machine.folder / "bin" / "chromium-browser", "exit 0")
+    with machine.set_up("screen") as running:
+        _, said = running.communicate(timeout=PATIENCE_S)
+    assert "Missing for the screen: xvfb xdotool xterm adwaita-icon-theme\n" in said
+    assert "sudo apt-get install --no-install-recommends xvfb xdotool xterm adwaita" in said
+    assert "make check needs none of them." in said
+    assert running.returncode == 1
+
+
+def test_a_screen_that_is_there_is_left_alone(machine: Machine) -> None:
+    for name in ("Xvfb", "xdotool", "xterm", "chromium"):
+        _script(machine.folder / "bin" / name, "exit 0")
+    (machine.folder / "icons" / "Adwaita" / "cursors").mkdir(parents=True)
+    (machine.folder / "icons" / "Adwaita" / "cursors" / "left_ptr").touch()
+    with machine.set_up("screen") as running:
+        _, said = running.communicate(timeout=PATIENCE_S)
+    assert (running.returncode, said) == (0, "")
+
+
+def test_a_misspelt_wish_is_refused_and_nothing_is_installed(machine: Machine) -> None:
+    with machine.set_up("deamons") as running:
+        _, said = running.communicate(timeout=PATIENCE_S)
+    assert "knows daemons and screen, not 'deamons'" in said
+    assert running.returncode == 1
+    assert not machine.seen.exists()
