@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import metadata
@@ -75,7 +75,9 @@ def build(
     batcher = Batcher(
         open_backend,
         lambda: _batch_limits(store),
-        on_pass=lambda frames, seconds: _count_pass(telemetry, frames, seconds),
+        on_pass=lambda frames, seconds, stages: _count_pass(telemetry, frames, seconds, stages),
+        on_drop=lambda reason: telemetry.frames_dropped.labels(reason).inc(),
+        on_out_of_memory=telemetry.out_of_memory.inc,
     )
     parts = Parts(
         settings=settings,
@@ -212,8 +214,12 @@ def _count_change(telemetry: Telemetry, field: str, kind: str) -> None:
     telemetry.config_changes.labels(field, kind).inc()
 
 
-def _count_pass(telemetry: Telemetry, frames: int, seconds: float) -> None:
+def _count_pass(
+    telemetry: Telemetry, frames: int, seconds: float, stages: Mapping[str, float]
+) -> None:
     telemetry.inference_duration.observe(seconds)
+    for stage, share in stages.items():
+        telemetry.stage_duration.labels(stage).observe(share)
     telemetry.batch_size.observe(frames)
     telemetry.last_inference.set_to_current_time()
 
@@ -233,6 +239,7 @@ def _follow(parts: Parts) -> None:
         (telemetry.iou_threshold, lambda: store.current.values["iou_threshold"]),
         (telemetry.ceiling, lambda: store.current.values["max_concurrency"]),
         (telemetry.limit, lambda: limiter.limit),
+        (telemetry.batch_limit, lambda: parts.batcher.batch_limit),
         (telemetry.generation, lambda: store.current.generation),
         (telemetry.leases_active, lambda: len(store.current.leases)),
         (telemetry.inflight, lambda: limiter.running),

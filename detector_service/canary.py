@@ -18,7 +18,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 
 from detector_service.backends import Image, decode
-from detector_service.batcher import Batcher, Work
+from detector_service.batcher import Batcher, Priority, Work
 from detector_service.errors import InferenceError, RefusedError, StartError
 from detector_service.telemetry import Telemetry
 
@@ -87,10 +87,10 @@ class Canary:
     async def look(self) -> Sighting:
         """Look once, ahead of all waiting frames; never raises for what the model does."""
         started = time.monotonic()
-        work = Work(self._sample.image, CONF, NMS_IOU, IMGSZ)
+        work = Work(self._sample.image, CONF, NMS_IOU, IMGSZ, priority=Priority.CANARY)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                answer = await self._batcher.infer(work, urgent=True)
+                answer = await self._batcher.infer(work)
         except (InferenceError, TimeoutError):
             return self._note(Sighting(self._verdict(0.0), 0.0, None))
         boxes = [
