@@ -6,9 +6,18 @@ permanent change.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 DAY_S = 86_400.0
 
@@ -16,6 +25,11 @@ Seconds = Annotated[float, Field(gt=0, le=DAY_S, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 Strict = StrictInt | StrictFloat
+
+FILTER_RULES: Final = (
+    *("sample_fps", "min_cursor_share", "min_segment_s", "max_gap_s", "skip_below"),
+    "cursor_class",
+)
 
 
 class _Inbound(BaseModel):
@@ -59,6 +73,64 @@ class Thresholds(_Inbound):
     iou: Annotated[float, Field(ge=0.05, le=1)] | None = None
 
 
+class DetectQuery(Thresholds):
+    """Query of ``POST /v1/detect``; ``annotated`` puts the picture with boxes into the JSON."""
+
+    annotated: Literal["jpeg", "png", "webp"] | None = None
+
+
+class VideoOptions(Thresholds):
+    """Query of ``POST /v1/videos``, and fields beside ``url``; see ``jobs.Options`` and ``Rules``.
+
+    What is left out is what is in force when the job first starts.
+    """
+
+    mode: Literal["detect", "filter"] = "detect"
+    imgsz: Annotated[int, Field(ge=160, le=1280, multiple_of=32)] | None = None
+    frame_stride: Annotated[int, Field(ge=1, le=300)] | None = None
+    annotate: bool | None = None
+    checksums: bool = False
+    sample_fps: Annotated[float, Field(ge=0.01, le=60)] | None = None
+    min_cursor_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_segment_s: Annotated[float, Field(ge=0, le=DAY_S)] | None = None
+    max_gap_s: Annotated[float, Field(ge=0, le=DAY_S)] | None = None
+    skip_below: Annotated[float, Field(ge=0, le=255)] | None = None
+    cursor_class: Name | None = None
+
+    @field_validator("frame_stride")
+    @classmethod
+    def _of_detect(cls, given: object, info: ValidationInfo) -> object:
+        if given is not None and info.data.get("mode") == "filter":
+            raise PydanticCustomError("mode", "mode=filter looks at sample_fps, not at a stride")
+        return given
+
+    @field_validator(*FILTER_RULES)
+    @classmethod
+    def _of_filter(cls, given: object, info: ValidationInfo) -> object:
+        if given is not None and info.data.get("mode") == "detect":
+            raise PydanticCustomError("mode", "has an effect with mode=filter only")
+        return given
+
+    def rules(self) -> dict[str, Any]:
+        """Return the filter rules that were given."""
+        given = {name: getattr(self, name) for name in FILTER_RULES}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class VideoByUrl(VideoOptions):
+    """JSON body of ``POST /v1/videos``: a film to fetch."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2048)]
+
+
+class VideoList(_Inbound):
+    """Query of ``GET /v1/videos``; ``before`` is the ``next`` of the page before."""
+
+    state: str | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: Annotated[int, Field(ge=1)] | None = None
+
+
 class FoundObject(BaseModel):
     """One detection; ``xyxy`` in pixels of the image as sent."""
 
@@ -84,13 +156,14 @@ class Timings(BaseModel):
 
 
 class DetectAnswer(BaseModel):
-    """Answer of ``POST /v1/detect``."""
+    """Answer of ``POST /v1/detect``; ``annotated``, where asked for, is a ``data:`` URL."""
 
     model: str
     image: ImageSize
     detections: list[FoundObject]
     timings: Timings
     generation: int
+    annotated: str | None = None
 
 
 class CanaryAnswer(BaseModel):

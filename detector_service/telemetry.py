@@ -7,7 +7,7 @@ not there, or a reading that failed, becomes *absent* and never 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from prometheus_client import (
@@ -79,6 +79,18 @@ class Telemetry:
             )
         self._canary[0].set(ok)
         self._canary[1].set(at)
+
+    def note_frame(self, classes: Collection[str], found: Iterable[tuple[str, float]]) -> None:
+        """Count one frame that went through the model, and the class and confidence of its objects.
+
+        A class that is none of the model's ``classes`` is counted as ``other``, so that there are
+        never more series than classes.
+        """
+        self.detection_frames.inc()
+        for name, confidence in found:
+            label = name if name in classes else "other"
+            self.detection_objects.labels(label).inc()
+            self.confidence.labels(label).observe(confidence)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
