@@ -17,7 +17,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
-from detector_service.errors import DeviceLostError, RefusedError, StateWriteError
+from detector_service.errors import DeviceLostError, MediaError, RefusedError, StateWriteError
 from detector_service.routes.parts import SICK_RETRY_S, parts_of
 from detector_service.settings import is_loopback
 from detector_service.tunables import Preconditions, Reply
@@ -132,6 +132,12 @@ def invalid(exc: ValidationError) -> RefusedError:
     }
     words = "; ".join(f"{where}: {what}" for where, what in problems.items())
     return RefusedError(422, "invalid", words, evidence={"problems": problems})
+
+
+def media_refusal(exc: MediaError) -> RefusedError:
+    """Return the answer to a film or picture: 413 where it is more than allowed, else 422."""
+    too_much = exc.reason.startswith("too_")
+    return RefusedError(413 if too_much else 422, exc.reason, str(exc))
 
 
 def json_answer(
