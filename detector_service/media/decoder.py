@@ -1,0 +1,197 @@
+"""The one place where untrusted video bytes are opened and decoded; used by probe, reader, join.
+
+A file may name other files and servers (playlists, reference movies). Four doors are shut: only
+demuxers in ``FORMATS`` open it, only decoders in ``VIDEO`` and ``AUDIO`` see its bytes, no
+protocol is allowed, and the one way left to open something else always refuses.
+Surprise: one thread decodes. Frame threads are faster, but what they make of a damaged film
+depends on which thread was first; going on after a restart must give the very same pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NoReturn, Self
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from detector_service.errors import MediaError
+
+FORMATS: Final = ("mov", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg")
+READABLE: Final = "MP4/MOV, Matroska/WebM, AVI, MPEG-TS, MPEG-PS, FLV, WMV or Ogg"
+VIDEO: Final = (
+    "h264,hevc,libdav1d,av1,vp8,vp9,mpeg4,mpeg2video,mpeg1video,mjpeg,msmpeg4,msmpeg4v2,h263,flv,"
+    "wmv1,wmv2,wmv3,vc1,theora,prores,dnxhd,dvvideo,ffv1,huffyuv,ffvhuff,utvideo,rawvideo,png,"
+    "qtrle,zmbv,tscc,tscc2,cscd,msrle,msvideo1,flashsv,flashsv2,vp6,vp6f"
+)
+"""Names of decoders: what browsers, phones, cameras, players and screen recorders write."""
+AUDIO: Final = (
+    "aac,aac_latm,ac3,eac3,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,flac,alac,wmav1,wmav2,"
+    "wmapro,amrnb,amrwb,adpcm_ms,adpcm_ima_wav,adpcm_swf,nellymoser,pcm_s16le,pcm_s16be,"
+    "pcm_s24le,pcm_s24be,pcm_s32le,pcm_f32le,pcm_u8,pcm_s8,pcm_alaw,pcm_mulaw"
+)
+PICTURES: Final = Disposition.attached_pic | Disposition.timed_thumbnails
+STILLS: Final = ("avif", "heic", "heix", "heim", "heis", "mif1")
+BUFFER: Final = 2**18
+
+
+class Decoder:
+    """An opened film: its container, its first real video stream, and the frames of that."""
+
+    def __init__(self, path: Path, *, max_pixels: int) -> None:
+        """Open the file and look at what it declares; nothing of the picture is decoded for it.
+
+        Args:
+            path: the film.
+            max_pixels: width times height allowed, also for frames in the middle.
+
+        Raises:
+            MediaError: ``empty``, ``not_a_video``, ``no_video_stream``, ``too_many_pixels``.
+        """
+        self.errors = 0
+        """Packets that could not be decoded, and frames that came out damaged."""
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(path.open("rb"))
+            if not file.read(1):
+                raise MediaError("empty", "the file is empty; send the whole video")
+            file.seek(0)
+            self.container = stack.enter_context(_open(file, max_pixels))
+            self.stream = _first_video(self.container)
+            require_size(self.stream.width, self.stream.height, max_pixels)
+            self._ready(max_pixels)
+            self._closing = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def _ready(self, max_pixels: int) -> None:
+        codec = self.stream.codec_context
+        codec.options = {"max_pixels": str(max_pixels)}
+        codec.thread_count = 1
+        for other in self.container.streams:
+            if other is not self.stream:
+                other.discard = Discard.all
+
+    @property
+    def time_base(self) -> Fraction:
+        """Return the seconds of one unit of the video's clock."""
+        return self.stream.time_base or Fraction(1, av.time_base)
+
+    @property
+    def fps(self) -> Fraction | None:
+        """Return the average frames a second, None where the file gives nothing to go by."""
+        found = self.stream.average_rate or self.stream.guessed_rate
+        return found if found and found > 0 else None
+
+    @property
+    def audio(self) -> AudioStream | None:
+        """Return the first sound track that can be decoded."""
+        for stream in self.container.streams.audio:
+            if _decoder(stream) in AUDIO.split(",") and stream.codec_context.sample_rate:
+                return stream
+        return None
+
+    def frames(self) -> Generator[VideoFrame]:
+        """Decode from where the file stands, in display order; damage is counted and skipped."""
+        try:
+            for packet in self.container.demux(self.stream):
+                yield from self._decoded(packet)
+        except (av.FFmpegError, OSError):  # the file ends or breaks in the middle
+            self.errors += 1
+            yield from self._decoded(None)
+
+    def _decoded(self, packet: Packet[VideoStream] | None) -> Iterator[VideoFrame]:
+        try:
+            frames = self.stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.FFmpegError:
+            self.errors += 1
+            return
+        for frame in frames:
+            self.errors += frame.is_corrupt
+            yield frame
+
+    def seek(self, pts: int) -> bool:
+        """Stand at a keyframe at or before ``pts`` of the video's clock; False: cannot seek."""
+        try:
+            self.container.seek(pts, stream=self.stream)
+        except (av.FFmpegError, OSError):
+            return False
+        return True
+
+
+def _open(file: object, max_pixels: int) -> InputContainer:
+    options = {
+        "format_whitelist": ",".join(FORMATS),
+        "codec_whitelist": f"{VIDEO},{AUDIO}",
+        "protocol_whitelist": "none",
+        "max_pixels": str(max_pixels),
+    }
+    try:
+        return av.open(
+            file,
+            "r",
+            options=options,
+            metadata_errors="replace",
+            buffer_size=BUFFER,
+            io_open=_refuse,
+        )
+    except (av.FFmpegError, OSError, ValueError) as exc:
+        told = getattr(exc, "strerror", None) or exc
+        words = (
+            f"the file is no video that this service can read ({told}); send {READABLE}, and"
+            " send it whole: an MP4 cut off at its end cannot be read"
+        )
+        raise MediaError("not_a_video", words) from exc
+
+
+def _refuse(url: str, _flags: int, _options: dict[str, str]) -> NoReturn:
+    words = f"the file refers to another one ({url[:80]!r}); send one file that holds the video"
+    raise MediaError("not_a_video", words)
+
+
+def _first_video(container: InputContainer) -> VideoStream:
+    if container.metadata.get("major_brand", "").strip() in STILLS:
+        words = "the file is a still image; send a video, or the image to the images' endpoint"
+        raise MediaError("not_a_video", words)
+    streams = [item for item in container.streams.video if not item.disposition & PICTURES]
+    for stream in streams:
+        if _decoder(stream) in VIDEO.split(","):
+            return stream
+    if streams:
+        names = ", ".join(str(_decoder(item)) for item in streams)
+        raise MediaError("no_video_stream", f"no decoder is allowed for its video: {names}")
+    words = "the file has no video stream (sound only, or a cover picture); send a video"
+    raise MediaError("no_video_stream", words)
+
+
+def _decoder(stream: Stream) -> str | None:
+    """Return the decoder's name, None where there is none."""
+    codec = stream.codec_context
+    return codec.codec.name if codec else None
+
+
+def require_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture of more pixels than allowed.
+
+    Raises:
+        MediaError: ``too_many_pixels``.
+    """
+    if width * height > max_pixels:
+        words = f"the video has {width}x{height} pixels, more than {max_pixels}; scale it down"
+        raise MediaError("too_many_pixels", words)

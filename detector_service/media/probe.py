@@ -1,0 +1,80 @@
+"""What is this file? Asked before a film is accepted, and again before it is read.
+
+Called by the jobs on arrival. Surprise: a header is not believed. The first frame is decoded, and
+its size and turn count, not those declared; length and number of frames stay the header's guess,
+so the reader checks them again at every frame.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from detector_service.errors import MediaError
+from detector_service.media.decoder import Decoder, require_size
+from detector_service.media.film import FilmInfo, MediaLimits
+from detector_service.media.pixels import ToImage, rotation
+
+
+def probe(path: Path, limits: MediaLimits) -> FilmInfo:
+    """Return the facts of a film.
+
+    Raises:
+        MediaError: ``empty``, ``not_a_video``, ``no_video_stream``, ``too_many_pixels``,
+            ``too_long``, ``no_frames``, ``undecodable``.
+    """
+    with Decoder(path, max_pixels=limits.max_pixels) as decoder:
+        duration_s = _duration_s(decoder)
+        frames = _frames(decoder, duration_s)
+        _require_room(duration_s, decoder.stream.frames, limits)
+        first = next(decoder.frames(), None)
+        if first is None:
+            words = f"none of its frames can be decoded ({decoder.errors} damaged); send it anew"
+            raise MediaError("no_frames", words)
+        require_size(first.width, first.height, limits.max_pixels)
+        turn = rotation(first)
+        lying = turn % 180 == 90  # noqa: PLR2004 - a quarter turn, either way
+        width, height = first.width, first.height
+        upright = (height, width) if lying else (width, height)
+        ToImage(width=upright[0], height=upright[1], turn=turn).image(first)
+        shape = decoder.stream.sample_aspect_ratio or Fraction(0)
+        return FilmInfo(
+            container=decoder.container.format.name.split(",")[0],
+            codec=decoder.stream.codec_context.name,
+            width=upright[0],
+            height=upright[1],
+            rotation=turn,
+            fps=float(decoder.fps) if decoder.fps else None,
+            duration_s=duration_s,
+            frames=frames,
+            has_audio=decoder.audio is not None,
+            sample_aspect_ratio=None if shape <= 0 else (1 / shape if lying else shape),
+        )
+
+
+def _duration_s(decoder: Decoder) -> float | None:
+    stream, container = decoder.stream, decoder.container
+    if stream.duration is not None and stream.duration > 0:
+        return float(stream.duration * decoder.time_base)
+    if container.duration is not None and container.duration > 0:
+        return container.duration / av.time_base
+    return None
+
+
+def _frames(decoder: Decoder, duration_s: float | None) -> int | None:
+    if decoder.stream.frames > 0:
+        return decoder.stream.frames
+    if duration_s is None or decoder.fps is None:
+        return None
+    return max(1, round(duration_s * decoder.fps))
+
+
+def _require_room(duration_s: float | None, frames: int, limits: MediaLimits) -> None:
+    if frames > limits.max_frames:
+        words = f"the video has {frames} frames, more than {limits.max_frames}; send it in parts"
+        raise MediaError("too_long", words)
+    if duration_s is not None and duration_s > limits.max_seconds:
+        words = f"the video is {duration_s:.0f} s long, more than {limits.max_seconds:g} s"
+        raise MediaError("too_long", f"{words}; send it in parts")

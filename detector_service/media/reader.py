@@ -1,0 +1,172 @@
+"""A film as frames, in display order, from the start or from right after a bookmark.
+
+Called by the video pipeline, on its decoding thread; holds one frame at a time.
+Surprise: going on never trusts a seek. The bookmark's frame is looked for behind the keyframe,
+by its time and its pixels; where it is not found, or the file's clock cannot name one frame, the
+film is decoded from its start and counted. Only containers with an index of their own are seeked:
+in a transport stream of joined recordings one time may name two frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from av.video.frame import VideoFrame
+
+from detector_service.errors import MediaError
+from detector_service.media.decoder import Decoder
+from detector_service.media.film import CLOCK, Bookmark, FilmInfo, Frame, MediaLimits
+from detector_service.media.pixels import ToImage, digest
+from detector_service.media.ticks import Ticks
+
+Wanted = Callable[[int, int, int | None], bool]
+Frames = Generator[VideoFrame]
+INDEXED: Final = ("mov", "matroska")
+
+
+class Reader:
+    """Iterate over it inside ``with``; it is for one thread, and for one pass."""
+
+    def __init__(
+        self,
+        path: Path,
+        info: FilmInfo,
+        limits: MediaLimits,
+        *,
+        pixels: Wanted,
+        after: Bookmark | None = None,
+        on_skip: Callable[[], object] | None = None,
+    ) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            path: the film.
+            info: what ``probe`` told of it.
+            limits: checked again at every frame, since a header may lie.
+            pixels: asked ``(index, tick, tick of the frame before or None)`` whether this frame's
+                pixels are needed; converting a frame costs more than decoding it.
+            after: the bookmark to go on after.
+            on_skip: called at every frame on the way to the bookmark, which may take a while; what
+                it raises comes out of the first frame asked for.
+        """
+        self._path = path
+        self._container = info.container
+        self._limits = limits
+        self._pixels = pixels
+        self._after = after
+        self._on_skip = on_skip or _nothing
+        self._to_image = ToImage(width=info.width, height=info.height, turn=info.rotation)
+        self._closing = contextlib.ExitStack()
+        self._frames = self._read()
+        self._here: tuple[int, int, VideoFrame] | None = None
+        self._decoder: Decoder | None = None
+        self._ignored = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._frames.close()
+        self._closing.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        """Return the next frame.
+
+        Raises:
+            MediaError: ``too_long``, ``changed`` (the bookmark's frame is not in this file),
+                ``undecodable``, or any reason of opening it.
+        """
+        return next(self._frames)
+
+    @property
+    def decode_errors(self) -> int:
+        """Return how many packets were lost or frames damaged, since the start or bookmark."""
+        return self._decoder.errors - self._ignored if self._decoder else 0
+
+    def bookmark(self) -> Bookmark:
+        """Return the bookmark of the frame that came last; call it after at least one."""
+        assert self._here is not None, "no frame was read yet"  # noqa: S101 - a caller's mistake
+        index, tick, frame = self._here
+        pts = frame.pts if self._ticks.regular else None
+        return Bookmark(index, tick, pts, digest(self._to_image.image(frame)))
+
+    def _read(self) -> Generator[Frame]:
+        frames, start, previous = self._open(), 0, None
+        if self._after is not None:
+            frames = self._sought(self._after, frames) or self._counted(self._after, self._open())
+            start, previous = self._after.index + 1, self._after.tick
+            self._ignored += self.decode_errors
+        for index, frame in enumerate(frames, start):
+            tick = self._ticks.tick(frame.pts)
+            _require_room(index, tick, self._limits)
+            self._here = index, tick, frame
+            wanted = self._pixels(index, tick, previous)
+            yield Frame(index, tick, self._to_image.image(frame) if wanted else None)
+            previous = tick
+
+    def _open(self) -> Frames:
+        """Start, or start anew, at the first frame."""
+        self._closing.close()
+        opened = Decoder(self._path, max_pixels=self._limits.max_pixels)
+        self._decoder = self._closing.enter_context(opened)
+        self._ticks = Ticks(opened.time_base, opened.fps)
+        return opened.frames()
+
+    def _sought(self, after: Bookmark, frames: Frames) -> Frames | None:
+        """Return the frames after the bookmark by way of a seek; None: count instead."""
+        first = next(frames, None)
+        frames.close()
+        decoder = self._decoder
+        if decoder is None or first is None or after.pts is None:
+            return None
+        if self._container not in INDEXED or not decoder.seek(after.pts):
+            return None
+        self._ticks.tick(first.pts)
+        self._ticks.go_on(after.pts, after.tick)
+        errors, sought = decoder.errors, decoder.frames()
+        for frame in sought:
+            self._on_skip()
+            if frame.pts is None or frame.pts > after.pts:
+                return None
+            if frame.pts == after.pts:
+                same = digest(self._to_image.image(frame)) == after.digest
+                return sought if same and decoder.errors == errors else None
+        return None
+
+    def _counted(self, after: Bookmark, frames: Frames) -> Frames:
+        """Return the frames after the bookmark, having counted up to it from the first.
+
+        Raises:
+            MediaError: ``changed``.
+        """
+        for index, frame in enumerate(frames):
+            self._on_skip()
+            tick = self._ticks.tick(frame.pts)
+            if index == after.index:
+                if tick == after.tick and digest(self._to_image.image(frame)) == after.digest:
+                    return frames
+                break
+        words = f"frame {after.index} is not what it was; the file was changed meanwhile"
+        raise MediaError("changed", words)
+
+
+def _require_room(index: int, tick: int, limits: MediaLimits) -> None:
+    if index >= limits.max_frames:
+        words = f"the video has more than {limits.max_frames} frames; send it in parts"
+        raise MediaError("too_long", words)
+    if tick > limits.max_seconds * CLOCK:
+        words = f"the video is longer than {limits.max_seconds:g} s; send it in parts"
+        raise MediaError("too_long", words)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,86 @@
+"""One chunk of the annotated film as an H.264 file of its own, durable once closed.
+
+Called by the video pipeline, on its encoding thread. Every segment starts with a keyframe and
+needs no other, so ``join`` only copies.
+Surprise: the same images give the same bytes, on any machine, since the number of encoder threads
+is fixed here: x264 decides differently with another number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from detector_service.backends import Image
+from detector_service.media.film import CLOCK
+from detector_service.media.pixels import ToFrame, tag
+
+THREADS: Final = 4
+FPS: Final = 30
+"""Told to the encoder for its level and rate decisions; every frame carries its own time."""
+MP4: Final = {"movie_timescale": str(CLOCK), "fflags": "+bitexact"}
+"""Times of edit lists in ticks rather than milliseconds, and no version or date in the file."""
+
+
+class SegmentWriter:
+    """Takes images in order; for one thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        width: int,
+        height: int,
+        sample_aspect_ratio: Fraction | None,
+        preset: str,
+        crf: int,
+    ) -> None:
+        """Create the file.
+
+        Args:
+            path: replaced if it is there.
+            width: pixels of every image; odd ones are padded on the right.
+            height: pixels of every image; odd ones are padded at the bottom.
+            sample_aspect_ratio: width to height of one pixel, None for square.
+            preset: of x264, ``ultrafast`` to ``veryslow``.
+            crf: of x264, 0 (lossless) to 51 (worst).
+        """
+        self._path = path
+        self._last: int | None = None
+        self._to_frame = ToFrame()
+        self._container: OutputContainer = av.open(
+            str(path.resolve()), "w", format="mp4", options=MP4
+        )
+        options = {"preset": preset, "crf": str(crf), "threads": str(THREADS), "bf": "0"}
+        self._stream: VideoStream = self._container.add_stream("libx264", FPS, options)
+        codec = self._stream.codec_context
+        codec.width, codec.height = width + width % 2, height + height % 2
+        codec.time_base = Fraction(1, CLOCK)
+        codec.sample_aspect_ratio = sample_aspect_ratio or Fraction(1)
+        tag(codec)
+
+    def add(self, image: Image, tick: int) -> None:
+        """Append an image; ticks must rise."""
+        frame = self._to_frame.frame(image)
+        frame.pts, frame.time_base = tick, Fraction(1, CLOCK)
+        if self._last is not None:  # counts for the last frame only: the others end at the next
+            frame.duration = tick - self._last
+        self._last = tick
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Finish the file and make its bytes durable; the folder's entry is the caller's."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        with self._path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+    def abandon(self) -> None:
+        """Leave the file unfinished."""
+        self._container.close()
