@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
+import json
 import struct
 import zlib
 from collections.abc import AsyncIterator
@@ -13,7 +15,16 @@ import httpx
 import pytest
 from PIL import Image as Pillow
 
-from tests.detector.toys import LETHAL, POISON, listening, picture, running, until
+from detector_service.routes.detect import accepted_picture
+from tests.detector.toys import (
+    LETHAL,
+    POISON,
+    ToyBackend,
+    listening,
+    picture,
+    running,
+    until,
+)
 
 
 def boxes(answer: httpx.Response) -> set[float]:
@@ -84,6 +95,100 @@ async def test_many_clients_with_distinct_images_and_thresholds_get_their_own_an
 
         await asyncio.gather(*(one(number) for number in range(200)))
         assert max(len(call.values) for call in detector.backend.calls) > 1
+
+
+def shape_of(body: bytes, kind: str) -> tuple[int, int]:
+    """Return width and height of a picture that must be of this kind."""
+    with Pillow.open(io.BytesIO(body), formats=[kind]) as opened:
+        opened.load()
+        return opened.size
+
+
+def has_box(body: bytes) -> bool:
+    """Say whether the toy's box at (20, 20) is drawn into a picture of one colour."""
+    with Pillow.open(io.BytesIO(body)) as opened:
+        pixels = opened.convert("RGB")
+    at, beside = pixels.getpixel((20, 28)), pixels.getpixel((10, 44))
+    return max(abs(one - other) for one, other in zip(at, beside, strict=True)) > 20
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+async def test_the_annotated_picture_is_the_answer_or_part_of_it(tmp_path: Path, kind: str) -> None:
+    async with running(tmp_path) as detector:
+        accept = {"accept": f"image/{kind}"}
+        shown = await detector.detect(20, headers=accept)
+        assert shown.headers["content-type"] == f"image/{kind}"
+        assert shape_of(shown.content, kind.upper()) == (64, 48)
+        assert has_box(shown.content)
+        found = json.loads(shown.headers["x-detections"])
+        plain = (await detector.detect(20)).json()
+        assert found == plain["detections"]
+        assert shown.headers["x-detections-count"] == "3"
+        assert "annotated" not in plain
+        inside = (await detector.detect(20, params={"annotated": kind})).json()
+        head, _, coded = inside["annotated"].partition(";base64,")
+        assert head == f"data:image/{kind}"
+        assert base64.b64decode(coded) == shown.content
+        assert inside["detections"] == plain["detections"]
+        count = 'detector_stage_duration_seconds_count{stage="%s"}'
+        assert await detector.metric(count % "annotate") == 2
+        assert await detector.metric(count % "decode") == 3
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", None),
+        ("*/*", None),
+        ("image/*", None),
+        ("image/gif", None),
+        ("application/json, image/jpeg", None),
+        ("application/json;q=0.5, image/jpeg;q=0.4", None),
+        ("image/png;q=0", None),
+        ("image/png;q=high", None),
+        ("image/PNG", "image/png"),
+        ("image/webp, */*;q=0.8", "image/webp"),
+        ("image/jpeg;q=0.5, image/png", "image/png"),
+        ("image/jpeg; q=0.9 , application/json; q=0.8", "image/jpeg"),
+    ],
+)
+def test_a_picture_is_answered_only_where_its_type_is_named_and_preferred(
+    accept: str, kind: str | None
+) -> None:
+    assert accepted_picture(accept) == kind
+
+
+async def test_detections_that_no_header_can_hold_are_counted_in_one(tmp_path: Path) -> None:
+    async with running(tmp_path, backend=ToyBackend(class_name="x" * 2000)) as detector:
+        shown = await detector.detect(20, headers={"accept": "image/png"})
+    assert shown.headers["x-detections-count"] == "3"
+    assert "x-detections" not in shown.headers
+
+
+async def test_a_picture_that_its_type_cannot_hold_is_refused_with_a_way_out(
+    tmp_path: Path,
+) -> None:
+    body = picture(1, size=(17_000, 2))
+    async with running(tmp_path) as detector:
+        wide = await detector.client.post("/v1/detect?annotated=webp", content=body)
+        assert (wide.status_code, wide.json()["reason"]) == (413, "too_many_pixels")
+        assert "ask for PNG" in wide.json()["error"]
+        fine = await detector.client.post("/v1/detect?annotated=png", content=body)
+        assert fine.status_code == 200
+        gif = await detector.client.post("/v1/detect?annotated=gif", content=body)
+        assert (gif.status_code, set(gif.json()["problems"])) == (422, {"annotated"})
+
+
+async def test_confidences_are_counted_by_the_classes_of_the_model_and_no_others(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as detector:
+        await detector.detect(1)
+        assert await detector.metric('detector_confidence_count{class_name="cursor"}') == 3
+        assert await detector.metric('detection_objects_total{class_name="cursor"}') == 3
+        detector.parts.telemetry.note_frame(["cursor"], [("ghost", 0.5)])
+        assert await detector.metric('detector_confidence_count{class_name="other"}') == 1
+        assert await detector.metric("detection_frames_total") == 2
 
 
 def bomb(width: int, height: int) -> bytes:
