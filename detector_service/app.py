@@ -23,7 +23,7 @@ from detector_service.backends import NO_CUDA, Backend, ModelInfo
 from detector_service.batcher import Batcher, BatchLimits
 from detector_service.canary import Canary, read_sample
 from detector_service.errors import DetectorError, InferenceError, RefusedError, StateWriteError
-from detector_service.gpu import Sampler
+from detector_service.gpu.sampler import Sampler, Sources
 from detector_service.limiter import Limiter, Limits
 from detector_service.routes import ROUTERS, Parts
 from detector_service.routes.wire import answer_failed, answer_refused, answer_unwritable
@@ -134,7 +134,7 @@ class InProgress:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
-    sampler = Sampler(parts.telemetry, parts.batcher.busy_seconds, lambda: _on_gpu(parts.batcher))
+    sampler = Sampler(parts.telemetry.registry, _sources(parts))
     parts.batcher.start()
     sampler.start()
     try:
@@ -198,6 +198,17 @@ def _on_gpu(batcher: Batcher) -> bool | None:
     if not batcher.opened.done() or batcher.opened.exception() is not None:
         return None
     return batcher.opened.result().cuda != NO_CUDA
+
+
+def _sources(parts: Parts) -> Sources:
+    batcher = parts.batcher
+    return Sources(
+        busy_seconds=batcher.busy_seconds,
+        on_gpu=lambda: _on_gpu(batcher),
+        warm=lambda: parts.warm,
+        healthy=lambda: not batcher.lost.done(),
+        device_memory=lambda: batcher.run_on_device(lambda backend: backend.memory()),
+    )
 
 
 def _limits(store: TunableStore) -> Limits:

@@ -1,8 +1,9 @@
 """Every metric of the detector, in a registry of its own; filled by batcher, limiter and routes.
 
 The first block keeps the names of the article (its Summary stays a Summary), the second is ours.
-Surprise: a metric with labels and no sample shows only HELP and TYPE, which is how a GPU that is
-not there, or a reading that failed, becomes *absent* and never 0.
+Those of GPUs and memory are readings, not counts of ours: ``gpu`` adds them to the registry.
+Surprise: a metric with labels and no sample shows only HELP and TYPE, which is how what does not
+apply becomes *absent* and never 0.
 """
 
 from __future__ import annotations
@@ -113,18 +114,6 @@ class Telemetry:
         self.detection_objects = self._counter(
             "detection_objects_total", "Objects found, by class.", "class_name"
         )
-        self.gpu_utilization = self._gauge(
-            "gpu_utilization_percent",
-            "Share of time in which a kernel ran (cpu_busy: in a forward pass).",
-            "gpu_id",
-        )
-        self.gpu_memory_used = self._gauge(
-            "gpu_memory_used_mb", "GPU memory in use, MiB.", "gpu_id"
-        )
-        self.gpu_memory_total = self._gauge(
-            "gpu_memory_total_mb", "GPU memory there is, MiB.", "gpu_id"
-        )
-        self.gpu_temperature = self._gauge("gpu_temperature_celsius", "GPU temperature.", "gpu_id")
         self.inference_duration = self._histogram(
             "inference_duration_seconds", "One forward pass over a micro-batch.", PASS_BUCKETS
         )

@@ -45,6 +45,21 @@ OURS = {
     "detector_draining": "gauge",
     "detector_leases_active": "gauge",
     "detector_build_info": "gauge",
+    "detector_gpu_utilization_ratio": "gauge",
+    "detector_gpu_memory_used_bytes": "gauge",
+    "detector_gpu_memory_total_bytes": "gauge",
+    "detector_gpu_power_watts": "gauge",
+    "detector_gpu_power_limit_watts": "gauge",
+    "detector_gpu_throttle_reasons": "gauge",
+    "detector_gpu_ecc_errors": "counter",
+    "detector_gpu_xid_errors": "counter",
+    "detector_gpu_xid_last": "gauge",
+    "detector_gpu_sample_timestamp_seconds": "gauge",
+    "detector_memory_baseline_bytes": "gauge",
+    "detector_memory_growth_bytes": "gauge",
+    "detector_torch_memory_allocated_bytes": "gauge",
+    "detector_torch_memory_reserved_bytes": "gauge",
+    "detector_cuda_healthy": "gauge",
 }
 
 
@@ -78,6 +93,23 @@ async def test_a_request_is_counted_everywhere_it_should_be(tmp_path: Path) -> N
         }.items():
             assert await detector.metric(name) == value, name
         assert await detector.metric("detector_last_inference_timestamp_seconds") > 0
+
+
+async def test_on_the_cpu_busy_share_and_memory_growth_are_shown_and_no_gpu_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detector_service.gpu.sampler.PERIOD_S", 0.01)
+    async with running(tmp_path) as detector:
+        render = detector.parts.telemetry.render
+        await until(lambda: b"\ndetector_memory_growth_bytes " in render())
+        busy = await detector.metric('gpu_utilization_percent{gpu_id="cpu_busy"}')
+        assert busy is not None
+        assert 0 <= busy <= 100
+        baseline = await detector.metric("detector_memory_baseline_bytes")
+        assert baseline is not None
+        assert baseline > 2**20
+        assert await detector.metric("detector_cuda_healthy") is None
+        assert await detector.metric("detector_torch_memory_allocated_bytes") is None
 
 
 async def test_the_canary_tells_a_seeing_model_from_a_blind_one(tmp_path: Path) -> None:
