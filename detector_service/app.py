@@ -24,7 +24,7 @@ from detector_service.batcher import Batcher, BatchLimits
 from detector_service.canary import Canary, read_sample
 from detector_service.errors import DetectorError, InferenceError, RefusedError, StateWriteError
 from detector_service.gpu.sampler import Sampler, Sources
-from detector_service.limiter import Limiter, Limits
+from detector_service.limiter import AdaptiveLimit, Limiter, Limits
 from detector_service.routes import ROUTERS, Parts
 from detector_service.routes.wire import answer_failed, answer_refused, answer_unwritable
 from detector_service.settings import Settings
@@ -71,7 +71,8 @@ def build(
         monotonic=monotonic,
         watch=lambda field, kind: _count_change(telemetry, field, kind),
     )
-    limiter = Limiter(lambda: _limits(store))
+    adaptive = AdaptiveLimit(settings.objective_s, time.monotonic()) if settings.adaptive else None
+    limiter = Limiter(lambda: _limits(store), adaptive)
     batcher = Batcher(
         open_backend,
         lambda: _batch_limits(store),
@@ -139,7 +140,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     sampler.start()
     try:
         async with asyncio.TaskGroup() as group:
-            vital = (_watch_device(parts), _await_loss(parts), _tick(parts))
+            vital = (_watch_device(parts), _await_loss(parts), _choose_limit(parts), _tick(parts))
             background = [group.create_task(_or_end(parts, work)) for work in vital]
             yield
             parts.stopping = True
@@ -184,6 +185,13 @@ async def _await_loss(parts: Parts) -> None:
     """Return when the device thread has failed: no answer will come but from a new process."""
     await asyncio.wrap_future(parts.batcher.lost)
     log.error("the device thread failed; ending, so that a supervisor starts the service anew")
+
+
+async def _choose_limit(parts: Parts) -> None:
+    """Let the adaptive limit follow the load; apart from ``_tick``, which may wait for a disk."""
+    while True:
+        parts.limiter.look()
+        await asyncio.sleep(TICK_S)
 
 
 async def _tick(parts: Parts) -> None:

@@ -5,6 +5,7 @@ Surprise: nobody sets the limit. The ceiling is a setting; what runs below it is
 
 from __future__ import annotations
 
+from detector_service.limiter.adaptive import AdaptiveLimit
 from detector_service.limiter.admission import Limiter, Limits, Place
 
-__all__ = ["Limiter", "Limits", "Place"]
+__all__ = ["AdaptiveLimit", "Limiter", "Limits", "Place"]

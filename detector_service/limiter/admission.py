@@ -4,7 +4,10 @@ A request first takes a *place* (decided on headers, before its body is read), t
 the order in which bodies are complete. There are ``limit`` slots and a waiting room of
 ``min(queue_limit, limit)``: as the room shrinks with the limit, a lower one bounds the latency of
 those who wait too. A video holds a slot and no place: it waits behind images, but not for ever.
-Surprise: no limit is stored here. ``limits`` is read at every decision, so a lower one acts at
+The limit is the ceiling, or less by the adaptive limit; the ceiling counts all who hold a slot. The
+adaptive limit does not count a video against an image, as images made to wait for a chunk would
+be slower, not faster; it keeps videos back.
+Surprise: no ceiling is stored here. ``limits`` is read at every decision, so a lower one acts at
 once; only a raised one needs ``wake``. Belongs to one event loop, without locks; ``may_go_on``
 alone is called from other threads, and only reads.
 """
@@ -21,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from detector_service.errors import RefusedError
+from detector_service.limiter.adaptive import AdaptiveLimit
 
 MAX_RETRY_AFTER_S = 60
 VIDEO_PATIENCE_S = 5.0  # a video that waited longer goes before images
@@ -33,11 +37,6 @@ class Limits:
     ceiling: int
     queue_limit: int
 
-    @property
-    def room(self) -> int:
-        """Return how many may wait."""
-        return min(self.queue_limit, self.ceiling)
-
 
 class Place:
     """One admitted request or one video with a slot; give it back with ``leave``.
@@ -45,6 +44,7 @@ class Place:
     Attributes:
         admitted_at: monotonic seconds; for a video, when it asked for its slot.
         rank: None for a request; among videos the lowest goes first.
+        asked_at: when it asked for its slot, None before.
     """
 
     def __init__(self, admitted_at: float, rank: int | None = None) -> None:
@@ -52,6 +52,7 @@ class Place:
         self.admitted_at = admitted_at
         self.rank = rank
         self.has_slot = False
+        self.asked_at: float | None = None
 
 
 class Limiter:
@@ -60,12 +61,21 @@ class Limiter:
     def __init__(
         self,
         limits: Callable[[], Limits],
+        adaptive: AdaptiveLimit | None = None,
         *,
         now: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Read limits through ``limits``; ``now`` is monotonic seconds, ``chance`` in [0, 1)."""
+        """Start empty.
+
+        Args:
+            limits: read at every decision.
+            adaptive: may lower the limit under the ceiling; shares the clock ``now``.
+            now: monotonic seconds.
+            chance: evenly spread in [0, 1).
+        """
         self._limits = limits
+        self._adaptive = adaptive
         self._now = now
         self._chance = chance
         self._places: dict[Place, None] = {}  # in order of admission
@@ -74,12 +84,19 @@ class Limiter:
         # Replaced, never changed in place: worker threads read it.
         self._videos: tuple[Place, ...] = ()  # those with a slot, the first to give way first
         self._running = 0
+        self._peak = 0
         self._recent: deque[float] = deque(maxlen=128)
 
     @property
+    def adaptive_limit(self) -> int | None:
+        """Return what the service allows itself, None where only the ceiling counts."""
+        return None if self._adaptive is None else self._adaptive.limit
+
+    @property
     def limit(self) -> int:
-        """Return how many may run now: the ceiling. A faster, adaptive limit may only lower it."""
-        return self._limits().ceiling
+        """Return how many may run now: the ceiling, or less by the adaptive limit."""
+        ceiling = self._limits().ceiling
+        return ceiling if self._adaptive is None else min(ceiling, self._adaptive.limit)
 
     @property
     def running(self) -> int:
@@ -103,13 +120,18 @@ class Limiter:
         Raises:
             RefusedError: 429 ``queue_full`` with ``Retry-After``.
         """
-        limits = self._limits()
-        if len(self._places) + len(self._videos) >= self.limit + limits.room:
+        limits, limit = self._limits(), self.limit
+        if len(self._places) >= limit + min(limits.queue_limit, limit):
             raise RefusedError(
                 429,
                 "queue_full",
                 f"{self._running} requests run and {self.queued} wait; try again later",
-                evidence={"limit": self.limit, "inflight": self._running, "queue": self.queued},
+                evidence={
+                    "limit": limit,
+                    "ceiling": limits.ceiling,
+                    "inflight": self._running,
+                    "queue": self.queued,
+                },
                 retry_after_s=self.retry_after_s(),
             )
         place = Place(self._now())
@@ -121,7 +143,7 @@ class Limiter:
         await self._turn(place, self._waiting)
 
     async def hold(self, rank: int) -> Place:
-        """Wait for a slot for a video; it is granted when no image waits for one.
+        """Wait for a slot for a video; it is granted when one is free and no image waits for it.
 
         After ``VIDEO_PATIENCE_S`` the next free slot is the video's all the same. Among videos the
         lowest ``rank`` is first. When cancelled, nothing is held.
@@ -143,8 +165,13 @@ class Limiter:
         too_many = self._running + len(self._waiting) - self.limit
         return video not in self._videos[: max(too_many, 0)]
 
-    def leave(self, place: Place) -> None:
-        """Give the place (and slot) back and let the next one start."""
+    def leave(self, place: Place, *, served: bool = False) -> None:
+        """Give the place (and slot) back and let the next one start.
+
+        ``served`` says that its duration tells how fast the service is.
+        """
+        if served and place.asked_at is not None and self._adaptive is not None:
+            self._adaptive.note(place.asked_at, self._now())
         self._places.pop(place, None)
         self._waiting.pop(place, None)
         self._videos_waiting.pop(place, None)
@@ -157,9 +184,17 @@ class Limiter:
                 self._videos = tuple(video for video in self._videos if video is not place)
         self.wake()
 
+    def look(self) -> None:
+        """Let the adaptive limit follow what was seen; to be called several times a second."""
+        if self._adaptive is not None:
+            ceiling = self._limits().ceiling
+            self._adaptive.look(self._now(), ceiling=ceiling, peak=self._peak)
+            self._peak = self._crowd
+            self.wake()
+
     def wake(self) -> None:
         """Start those that may start now; call it after a limit was raised."""
-        while self._running < self.limit and (place := self._next()) is not None:
+        while (place := self._next()) is not None:
             waiting = self._waiting if place.rank is None else self._videos_waiting
             turn = waiting.pop(place)
             if not turn.done():
@@ -167,13 +202,18 @@ class Limiter:
                 turn.set_result(None)
 
     def _next(self) -> Place | None:
-        image = next(iter(self._waiting), None)
-        video = min(self._videos_waiting, key=_rank, default=None)
+        limit = self.limit
+        image = video = None
+        if self._running < self._limits().ceiling and self._running - len(self._videos) < limit:
+            image = next(iter(self._waiting), None)
+        if self._running < limit:
+            video = min(self._videos_waiting, key=_rank, default=None)
         if image is None or video is None:
             return image or video
         return video if self._now() - video.admitted_at >= VIDEO_PATIENCE_S else image
 
     async def _turn(self, place: Place, waiting: dict[Place, asyncio.Future[None]]) -> None:
+        place.asked_at = self._now()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting[place] = turn
         self.wake()
@@ -196,6 +236,12 @@ class Limiter:
         self._running += 1
         if place.rank is not None:
             self._videos = tuple(sorted((*self._videos, place), key=_rank, reverse=True))
+        self._peak = max(self._peak, self._crowd)
+
+    @property
+    def _crowd(self) -> int:
+        """Return how many run, if one of them is a request."""
+        return self._running if self._running > len(self._videos) else 0
 
 
 def _rank(video: Place) -> int:

@@ -109,7 +109,13 @@ class Parts:
         opened = self.batcher.opened
         if opened.done() and opened.exception() is None and opened.result().nms == "end2end":
             ineffective.add("iou_threshold")
-        return Face(self.instance, self.started_at, frozenset(ineffective))
+        return Face(
+            instance=self.instance,
+            started_at=self.started_at,
+            ineffective=frozenset(ineffective),
+            adaptive_limit=self.limiter.adaptive_limit,
+            objective_s=self.settings.objective_s,
+        )
 
 
 def parts_of(request: Request) -> Parts:

@@ -22,11 +22,15 @@ class Face:
         instance: the name a balancer or an inventory knows this process by.
         started_at: seconds since the epoch.
         ineffective: knobs that this model, or this version, ignores.
+        adaptive_limit: what the service allows itself under the ceiling; None: it does not choose.
+        objective_s: the latency at which it aims.
     """
 
     instance: str
     started_at: float
     ineffective: frozenset[str] = frozenset()
+    adaptive_limit: int | None = None
+    objective_s: float | None = None
 
 
 def rfc3339(seconds: float) -> str:
@@ -48,6 +52,7 @@ def settings_view(document: Document, face: Face) -> dict[str, Any]:
         "pins": {name: _pin(item) for name, item in document.pins.items()},
         "owners": dict(document.owners),
         "fencing_token": document.fencing_token,
+        "limiter": _limiter(document, face),
         "instance": face.instance,
         "started_at": rfc3339(face.started_at),
     }
@@ -62,6 +67,16 @@ def drain_view(document: Document, load: Mapping[str, float]) -> dict[str, Any]:
         "expires_at": rfc3339(drain.expires_at) if drain else None,
         "owner": drain.owner if drain else None,
         "reason": drain.reason if drain else None,
+    }
+
+
+def _limiter(document: Document, face: Face) -> dict[str, Any]:
+    ceiling, chosen = int(document.values["max_concurrency"]), face.adaptive_limit
+    return {
+        "limit": ceiling if chosen is None else min(ceiling, chosen),
+        "ceiling": ceiling,
+        "adaptive": chosen is not None,
+        "objective_s": face.objective_s,
     }
 
 

@@ -64,7 +64,7 @@ async def test_a_full_waiting_room_refuses_with_429_and_the_figures() -> None:
     with pytest.raises(RefusedError) as caught:
         subject.admit()
     assert (caught.value.status, caught.value.reason) == (429, "queue_full")
-    assert caught.value.evidence == {"limit": 2, "inflight": 2, "queue": 1}
+    assert caught.value.evidence == {"limit": 2, "ceiling": 2, "inflight": 2, "queue": 1}
     assert caught.value.retry_after_s is not None
     await end(subject, waits)
 

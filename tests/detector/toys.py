@@ -199,7 +199,9 @@ def toy_app(
     backend, clock = backend or ToyBackend(), clock or Clock()
     file = StateFile(folder / "state", writer)
     file.folder.mkdir(parents=True, exist_ok=True)
-    settings = Settings(**{"canary_dir": write_canary(folder / "canary"), **told})
+    # A gate decides how long a toy takes, so its latency is no reason to lower a limit.
+    own: dict[str, Any] = {"canary_dir": write_canary(folder / "canary"), "adaptive": False}
+    settings = Settings(**(own | told))
     app = build(settings, file, lambda: backend, now=clock, monotonic=clock.steady)
     return app, backend, clock
 
