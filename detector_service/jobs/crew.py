@@ -1,0 +1,302 @@
+"""Those who do the work: they fetch films, work them off oldest first, and throw old ones away.
+
+Run by ``app`` by way of the desk. A worker holds one slot of the limiter while it works, and gives
+it back wherever a chunk ends and somebody else needs it.
+Surprise: a bad video fails alone, but what nobody foresaw comes out of ``run`` and ends the
+process. The next one goes on from the last finished chunk, and gives the video up at the third
+time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, TypeVar, cast
+
+from detector_service.errors import MediaError, StateWriteError
+from detector_service.jobs.attempt import Attempt, Bench
+from detector_service.jobs.bounds import Bounds
+from detector_service.jobs.fetch import Fetcher
+from detector_service.jobs.register import Hand, Register
+from detector_service.jobs.shelf import ANNOTATED
+from detector_service.jobs.video import MAX_TRIES, Job, Recipe, State
+from detector_service.limiter import Limiter, Place
+from detector_service.media import probe
+from detector_service.tunables import Document
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SWEEP_S: Final = 60.0
+CLOSE_S: Final = 5.0
+TELL_S: Final = 0.25  # listeners are told of progress at most so often
+STARTABLE: Final = frozenset({State.QUEUED, State.PARKED, State.RUNNING})
+PUT_ASIDE: Final = frozenset({"disk_full", "storage", "sick"})
+
+
+class Crew:
+    """The workers, the fetcher and the sweeper."""
+
+    def __init__(
+        self,
+        register: Register,
+        bench: Bench,
+        bounds: Bounds,
+        *,
+        document: Callable[[], Document],
+        refusal: Callable[[], str | None],
+        limiter: Limiter,
+        fetcher: Fetcher,
+    ) -> None:
+        """Prepare; ``recover``, then ``run``."""
+        self._register = register
+        self._bench = bench
+        self._bounds = bounds
+        self._document = document
+        self._refusal = refusal
+        self._limiter = limiter
+        self._fetcher = fetcher
+        self._pool = ThreadPoolExecutor(bounds.workers, thread_name_prefix="video")
+
+    def recover(self) -> list[Job]:
+        """Return the jobs an earlier process left, and remove its litter."""
+        journal, shelf = self._bench.journal, self._bench.shelf
+        shelf.make()
+        for name in shelf.sweep(frozenset(journal.ids())):
+            log.info("removed what was left of video %s, which was never accepted", name)
+        for job in journal.ended_before(float("inf")):
+            shelf.keep(job.id, files_of(job))
+        left = [self._recovered(job) for job in journal.live()]
+        return [job for job in left if not job.state.final]
+
+    def _recovered(self, job: Job) -> Job:
+        end, park = self._bench.journal.end, self._bench.journal.park
+        words = "the service ended in the middle of it"
+        try:
+            if job.tries >= MAX_TRIES:
+                words = f"{words}, {job.tries} times without a finished chunk; it is given up"
+                log.error("video %s: %s", job.id, words)
+                return end(job, State.FAILED, self._bench.now(), "crashes", words) or job
+            if job.state is State.RUNNING:
+                return park(job, "restarted", words, clean=False) or job
+        except StateWriteError as exc:  # it can be worked on all the same, if there is room by then
+            log.warning("video %s cannot be parked: %s", job.id, exc)
+        return job
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, self._bounds.workers + 1):
+                group.create_task(self._work_all(f"video-{number}"))
+            group.create_task(self._fetch_all())
+            group.create_task(self._sweep_all())
+
+    def stop(self) -> None:
+        """Let go of every video at once; a chunk in hand is lost, all before it is kept."""
+        self._register.close()
+        for hand in self._register.hands.values():
+            if hand.attempt is not None:
+                hand.attempt.stop()
+
+    async def close(self) -> None:
+        """Stop, and wait a little until every video has been put aside."""
+        self.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                while any(hand.attempt for hand in self._register.hands.values()):
+                    await self._register.something()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _halted(self) -> str | None:
+        return "stopping" if self._register.closing else self._refusal()
+
+    # --- working off ---
+
+    async def _work_all(self, stream: str) -> None:
+        while True:
+            job = None
+            if self._halted() is None:
+                job = self._register.next(lambda job: job.state in STARTABLE)
+            if job is None:
+                await self._register.something()
+                continue
+            hand = self._register.take(job)
+            try:
+                await self._with_slot(hand, stream)
+            finally:
+                self._register.let_go(hand)
+
+    async def _with_slot(self, hand: Hand, stream: str) -> None:
+        place = await _droppable(hand, self._limiter.hold(hand.job.seq))
+        if place is None:
+            return
+        try:
+            if self._halted() is None and not hand.dropped:
+                await self._work(hand, place, stream)
+        finally:
+            self._limiter.leave(place)
+            with suppress(KeyError):
+                self._bench.telemetry.stream_last_frame.remove(stream)
+
+    async def _work(self, hand: Hand, place: Place, stream: str) -> None:
+        bench, job = self._bench, hand.job
+        try:
+            started = await asyncio.to_thread(
+                bench.journal.start, job, self._recipe(job), bench.now()
+            )
+            if started is None:
+                return  # cancelled; desk has written that
+            hand.job = started
+            self._register.note(started)
+            ended = await self._attempt(hand, place, stream)
+        except StateWriteError as exc:
+            self._register.rest(hand.job, exc)
+            return
+        if ended is None or ended.state in {State.FAILED, State.CANCELLED}:
+            await asyncio.to_thread(bench.shelf.keep, job.id, ())
+        if ended is not None:
+            self._register.note(ended)
+            if ended.state is State.PARKED and ended.reason in PUT_ASIDE:
+                self._register.rest(ended, MediaError(ended.reason, ended.words or ""))
+
+    async def _attempt(self, hand: Hand, place: Place, stream: str) -> Job | None:
+        attempt = hand.attempt = Attempt(
+            hand.job,
+            self._bench,
+            may_go_on=lambda: self._may_go_on(place),
+            progress=self._progress(hand, stream),
+        )
+        if hand.dropped or self._register.closing:
+            attempt.stop()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, attempt.run)
+        finally:
+            attempt.stop()
+            hand.attempt = None
+
+    def _may_go_on(self, place: Place) -> str | None:
+        halted = self._halted()
+        if halted is not None or self._limiter.may_go_on(place):
+            return halted
+        return "limit" if self._limiter.running > self._limiter.limit else "images"
+
+    def _progress(self, hand: Hand, stream: str) -> Callable[[int], None]:
+        loop = asyncio.get_running_loop()
+        last_frame = self._bench.telemetry.stream_last_frame.labels(stream)
+        told_at = 0.0
+
+        def progress(frames: int) -> None:
+            nonlocal told_at
+            hand.pace.note(frames)
+            last_frame.set_to_current_time()
+            if time.monotonic() - told_at >= TELL_S:
+                told_at = time.monotonic()
+                with suppress(RuntimeError):  # the loop has ended; nobody listens any more
+                    loop.call_soon_threadsafe(self._register.tell, hand.job.id)
+
+        return progress
+
+    def _recipe(self, job: Job) -> Recipe:
+        document = self._document()
+        values, asked = document.values, job.options
+        info = self._bench.batcher.opened.result()
+        return Recipe(
+            conf=values["conf_threshold"] if asked.conf is None else asked.conf,
+            iou=values["iou_threshold"] if asked.iou is None else asked.iou,
+            imgsz=int(values["imgsz"] if asked.imgsz is None else asked.imgsz),
+            frame_stride=int(asked.frame_stride or values["frame_stride"]),
+            generation=document.generation,
+            batch=int(values["batch_size"]),
+            chunk_frames=self._bounds.chunk_frames,
+            preset=self._bounds.preset,
+            crf=self._bounds.crf,
+            model=info.name,
+            version=info.version,
+            backend=info.backend,
+            precision=info.precision,
+            runtime=info.runtime,
+        )
+
+    # --- fetching ---
+
+    async def _fetch_all(self) -> None:
+        while True:
+            job = self._register.next(lambda job: job.state is State.FETCHING)
+            if job is None or self._register.closing:
+                await self._register.something()
+                continue
+            hand = self._register.take(job)
+            try:
+                await self._fetch(hand)
+            except StateWriteError as exc:
+                self._register.rest(job, exc)
+            finally:
+                self._register.let_go(hand)
+
+    async def _fetch(self, hand: Hand) -> None:
+        job, bench = hand.job, self._bench
+        path = bench.shelf.source(job.id)
+        try:
+            await asyncio.to_thread(bench.shelf.make, job.id)
+            arrived = await _droppable(hand, self._fetcher.fetch(job.url or "", path))
+            if arrived is not None:
+                film = await asyncio.to_thread(probe, path, bench.limits)
+                await asyncio.to_thread(bench.shelf.seal, job.id)
+                queued = await asyncio.to_thread(
+                    bench.journal.fetched, job, film, size=arrived.size, digest=arrived.sha256
+                )
+                if queued is not None:
+                    self._register.note(queued)
+                    return
+            # Cancelled meanwhile.
+        except MediaError as exc:
+            told = (job, State.FAILED, bench.now(), exc.reason, str(exc))
+            failed = await asyncio.to_thread(bench.journal.end, *told)
+            if failed is not None:
+                self._register.note(failed)
+        await asyncio.to_thread(bench.shelf.keep, job.id, ())
+
+    # --- throwing away ---
+
+    async def _sweep_all(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self.sweep)
+            except StateWriteError as exc:
+                log.warning("old videos are kept for now: %s", exc)
+            await asyncio.sleep(SWEEP_S)
+
+    def sweep(self) -> None:
+        """Remove what ended longer ago than it is kept."""
+        for job in self._bench.journal.ended_before(self._bench.now() - self._bounds.keep_s):
+            self.forget(job)
+            log.info("video %s removed: it ended %g s ago or more", job.id, self._bounds.keep_s)
+
+    def forget(self, job: Job) -> None:
+        """Remove an ended job, its row first: a folder without a row is swept at the next start."""
+        self._bench.journal.forget(job)
+        self._bench.shelf.keep(job.id, ())
+
+
+def files_of(job: Job) -> frozenset[str]:
+    """Return the files an ended job keeps."""
+    return frozenset({ANNOTATED}) if job.state is State.DONE else frozenset()
+
+
+async def _droppable(hand: Hand, work: Coroutine[Any, Any, T]) -> T | None:
+    """Wait for ``work``, or until the hand is dropped: None."""
+    waiting = asyncio.ensure_future(work)
+    hand.waiting = cast("asyncio.Future[object]", waiting)
+    try:
+        return await waiting
+    except asyncio.CancelledError:
+        running = asyncio.current_task()
+        if hand.dropped and running is not None and not running.cancelling():
+            return None
+        raise
+    finally:
+        hand.waiting = None
