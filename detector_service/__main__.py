@@ -81,16 +81,31 @@ def _serve(settings: Settings) -> int:
         return _run(app, listener)
 
 
+class _Server(uvicorn.Server):
+    """Tells the parts of a signal at once; the lifespan hears of it only after the last answer."""
+
+    def __init__(self, parts: Parts, config: uvicorn.Config) -> None:
+        """Serve ``parts``."""
+        super().__init__(config)
+        self._parts = parts
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end."""
+        self._parts.stop()
+        super().handle_exit(sig, frame)
+
+
 def _run(app: FastAPI, listener: socket.socket) -> int:
     parts: Parts = app.state.parts
-    server = uvicorn.Server(
+    server = _Server(
+        parts,
         uvicorn.Config(
             app,
             lifespan="on",  # so that a background failure is logged, not swallowed
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_S,
-        )
+        ),
     )
     parts.end = lambda: setattr(server, "should_exit", True)
     # uvicorn raises the signal again once it is down; this turns it into an ordinary end.

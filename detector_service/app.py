@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from detector_service.batcher import Batcher, BatchLimits
 from detector_service.canary import Canary, read_sample
 from detector_service.errors import DetectorError, InferenceError, RefusedError, StateWriteError
 from detector_service.gpu.sampler import Sampler, Sources
+from detector_service.jobs import Bounds, Desk, State
+from detector_service.jobs.fetch import Fetcher, read_allowed
 from detector_service.limiter import AdaptiveLimit, Limiter, Limits
+from detector_service.media import MediaLimits
 from detector_service.routes import ROUTERS, Parts
 from detector_service.routes.wire import answer_failed, answer_refused, answer_unwritable
 from detector_service.settings import Settings
@@ -80,15 +84,29 @@ def build(
         on_drop=lambda reason: telemetry.frames_dropped.labels(reason).inc(),
         on_out_of_memory=telemetry.out_of_memory.inc,
     )
+    instance = instance or settings.instance or f"{settings.host}:{settings.port}"
+    desk = Desk(
+        file.folder,
+        _bounds(settings),
+        instance=instance,
+        document=lambda: store.current,
+        refusal=lambda: _reason(parts.refusal()),
+        batcher=batcher,
+        limiter=limiter,
+        telemetry=telemetry,
+        fetcher=Fetcher(read_allowed(settings.video_urls), settings.max_video_bytes),
+        now=now,
+    )
     parts = Parts(
         settings=settings,
         telemetry=telemetry,
         store=store,
         limiter=limiter,
         batcher=batcher,
+        desk=desk,
         canary=Canary(batcher, read_sample(settings.canary_dir), telemetry, now),
         decoders=ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode"),
-        instance=instance or settings.instance or f"{settings.host}:{settings.port}",
+        instance=instance,
         started_at=now(),
         token=settings.control_token(),
     )
@@ -136,20 +154,34 @@ class InProgress:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     sampler = Sampler(parts.telemetry.registry, _sources(parts))
+    loop = asyncio.get_running_loop()
+    parts.stop = partial(loop.call_soon_threadsafe, _stop, parts)
+    await parts.desk.open()
     parts.batcher.start()
     sampler.start()
     try:
         async with asyncio.TaskGroup() as group:
-            vital = (_watch_device(parts), _await_loss(parts), _choose_limit(parts), _tick(parts))
+            vital = (
+                *(_watch_device(parts), _await_loss(parts), _choose_limit(parts), _tick(parts)),
+                parts.desk.run(),
+            )
             background = [group.create_task(_or_end(parts, work)) for work in vital]
             yield
-            parts.stopping = True
+            _stop(parts)
+            await parts.desk.close()
             for running in background:
                 running.cancel()
     finally:
+        parts.desk.shut()
         sampler.stop(STOP_SAMPLER_S)
         parts.batcher.stop(STOP_DEVICE_S)
         parts.decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _stop(parts: Parts) -> None:
+    """Take nothing new, and put videos aside; images are finished by the server."""
+    parts.stopping = True
+    parts.desk.stop()
 
 
 async def _or_end(parts: Parts, work: Coroutine[Any, Any, None]) -> None:
@@ -219,6 +251,24 @@ def _sources(parts: Parts) -> Sources:
     )
 
 
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        workers=settings.video_workers,
+        queue=settings.video_queue,
+        max_bytes=settings.max_video_bytes,
+        store_bytes=settings.video_store_bytes,
+        keep_s=settings.video_keep_s,
+        chunk_frames=settings.chunk_frames,
+        media=MediaLimits(settings.max_pixels, settings.max_video_s, settings.max_video_frames),
+        preset=settings.encode_preset,
+        crf=settings.encode_crf,
+    )
+
+
+def _reason(refusal: RefusedError | None) -> str | None:
+    return None if refusal is None else refusal.reason
+
+
 def _limits(store: TunableStore) -> Limits:
     values = store.current.values
     return Limits(int(values["max_concurrency"]), int(values["queue_limit"]))
@@ -268,3 +318,8 @@ def _follow(parts: Parts) -> None:
     )
     for gauge, read in reads:
         telemetry.follow(gauge, read)
+    telemetry.follow(telemetry.video_backlog, parts.desk.backlog_s)
+    for state in State:
+        if not state.final:
+            count = partial(parts.desk.count, state)
+            telemetry.follow(telemetry.video_jobs.labels(state), count)

@@ -17,6 +17,7 @@ from fastapi import Request
 from detector_service.batcher import Batcher, DeviceState
 from detector_service.canary import Canary
 from detector_service.errors import DetectorError, RefusedError
+from detector_service.jobs import Desk
 from detector_service.limiter import Limiter
 from detector_service.settings import Settings
 from detector_service.telemetry import Telemetry
@@ -34,10 +35,13 @@ class Parts:
     Attributes:
         token: control token, or None: loopback only.
         decoders: the bounded pool that turns bytes into pixels.
+        desk: takes videos in and has them worked off.
         warm: the start-up pass is done.
         stopping: the process is ending.
+        listeners: how many listen to the events of videos.
         failure: why it could not start.
         end: asks the server to end.
+        stop: says that it is ending, as soon as that is known; from a signal handler, too.
     """
 
     settings: Settings
@@ -47,13 +51,16 @@ class Parts:
     batcher: Batcher
     canary: Canary
     decoders: Executor
+    desk: Desk
     instance: str
     started_at: float
     token: str | None = None
     warm: bool = False
     stopping: bool = False
+    listeners: int = 0
     failure: DetectorError | None = None
     end: Callable[[], None] = field(default=lambda: None)
+    stop: Callable[[], object] = field(default=lambda: None)
 
     @property
     def document(self) -> Document:
@@ -104,8 +111,7 @@ class Parts:
 
     def face(self) -> Face:
         """Return what the settings view says about this process."""
-        # Videos are not served yet, so their stride does nothing.
-        ineffective = {"frame_stride"}
+        ineffective = set[str]()
         opened = self.batcher.opened
         if opened.done() and opened.exception() is None and opened.result().nms == "end2end":
             ineffective.add("iou_threshold")

@@ -31,7 +31,7 @@ async def test_the_document_has_every_part_of_the_contract(tmp_path: Path) -> No
         assert set(body[part]) == set(KNOBS), part
     assert body["ranges"]["max_concurrency"] == {"min": 1, "max": 256}
     assert body["effective"]["iou_threshold"] is True
-    assert body["effective"]["frame_stride"] is False
+    assert body["effective"]["frame_stride"] is True
     assert (body["leases"], body["pins"], body["fencing_token"]) == ({}, {}, 0)
     assert body["instance"] == "d1"
     assert body["started_at"].endswith("Z")
