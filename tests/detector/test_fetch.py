@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
@@ -17,59 +15,9 @@ import pytest
 from detector_service.errors import MediaError, RefusedError, StartError, StateWriteError
 from detector_service.jobs.fetch import Fetcher, is_public, read_allowed, redacted
 from detector_service.jobs.incoming import Incoming
+from tests.detector.sites import Answer, says, site
 
-Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 FILM = bytes(range(256)) * 10_000
-
-
-@dataclass
-class Site:
-    """A web server that says what it is told to, and keeps what it was asked."""
-
-    port: int = 0
-    answers: dict[str, Answer] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.asked.append(asked)
-        target = asked.split(" ", 2)[1]
-        try:
-            await self.answers[target.partition("?")[0]](writer)
-            await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
-            pass  # the client has had enough, which is what some tests are about
-        finally:
-            writer.close()
-
-
-def says(body: bytes = b"", status: str = "200 OK", **headers: str) -> Answer:
-    """Answer with a whole response."""
-    lines = {"Content-Length": str(len(body)), "Connection": "close"}
-    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body)
-
-    return answer
-
-
-@asynccontextmanager
-async def site(tls: SSLContext | None = None, **answers: Answer) -> AsyncIterator[Site]:
-    """Run a site; ``film=...`` answers ``/films/film``."""
-    made = Site(answers={f"/films/{name}": answer for name, answer in answers.items()})
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
-        yield made
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 def fetcher(*allowed: str, **told: Any) -> Fetcher:
