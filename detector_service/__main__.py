@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from detector_service.app import build, open_default
-from detector_service.backends.yolo import require_checkpoint
+from detector_service.backends.checkpoint import require_checkpoint
 from detector_service.batcher import DeviceState
 from detector_service.errors import StartError
 from detector_service.routes import Parts

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from detector_service.backends import NO_CUDA, Backend, ModelInfo
+from detector_service.backends.choice import open_backend
 from detector_service.batcher import Batcher, BatchLimits
 from detector_service.canary import Canary, read_sample
 from detector_service.errors import DetectorError, InferenceError, RefusedError, StateWriteError
@@ -124,13 +125,14 @@ def build(
 
 def open_default(settings: Settings, scratch: Path) -> OpenBackend:
     """Return what loads the configured checkpoint; torch is imported only when it is called."""
-
-    def opened() -> Backend:
-        from detector_service.backends.yolo import open_yolo  # noqa: PLC0415 - torch, 3 s
-
-        return open_yolo(settings.model, threads=settings.torch_threads, scratch=scratch)
-
-    return opened
+    return lambda: open_backend(
+        settings.model,
+        backend=settings.backend,
+        threads=settings.torch_threads,
+        imgsz=int(settings.initial()["imgsz"]),
+        cache=settings.cache,
+        scratch=scratch,
+    )
 
 
 class InProgress:

@@ -1,7 +1,9 @@
 """Models behind one shape; importing this package does not import torch.
 
-``base`` has the shape, ``images`` turns bytes into pixels, ``yolo`` is the one that imports torch
-and Ultralytics (only when a model is opened, on the thread that will own the device).
+``base`` has the shape, ``images`` turns bytes into pixels, ``checkpoint`` looks at the weights
+before anything heavy is loaded. ``choice`` opens a model: ``yolo`` with torch, ``openvino`` with
+its export, kept by ``cache``; those two import their libraries only when a model is opened, on the
+thread that will own the device.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class ModelInfo:
         cuda: version of CUDA, ``NO_CUDA`` where the model runs on the CPU.
         backend: ``torch`` or ``openvino``.
         precision: of the arithmetic: ``fp32``, ``fp16`` or ``bf16``.
+        measured: backend to seconds a frame, where several raced at the start.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelInfo:
     cuda: str = NO_CUDA
     backend: str = "torch"
     precision: str = "fp32"
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,68 +1,75 @@
-"""An Ultralytics YOLO checkpoint as a Backend; imported and used by the device thread only.
+"""An Ultralytics YOLO model as a Backend; imported and used by the device thread only.
 
-The environment is set before Ultralytics is imported, because it reads most of it at import.
-Surprise: weights are loaded with ``weights_only`` (ULTRALYTICS_SAFE_LOAD): a checkpoint is a
-pickle, and a pickle from elsewhere is a program.
+Used for a torch checkpoint (``open_yolo``) and for its export (``openvino``): both predict through
+the same library, so scaling, NMS and box arithmetic are the same code. The environment is set
+before Ultralytics is imported, because it reads most of it at import.
+Surprise: the library never sees the name of the checkpoint but that of a link to it. It gives
+meaning to names: it would fetch another file from the network instead of one named yolov5n.pt.
 """
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import os
 import pickle
+import re
+import sys
 import warnings
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ctypes import CDLL
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detector_service.backends.base import NO_CUDA, Detection, Image, Memory, ModelInfo, Pass
-from detector_service.errors import InferenceError, StartError
+from detector_service.backends.checkpoint import fingerprint, refused, require_checkpoint
+from detector_service.errors import (
+    DeviceLostError,
+    InferenceError,
+    OutOfMemoryError,
+    StartError,
+)
 
-
-def require_checkpoint(path: Path) -> None:
-    """Refuse early, without importing torch, what cannot be a checkpoint.
-
-    Raises:
-        StartError: no such file, empty, or not in torch's zip format.
-    """
-    advice = "set DETECTOR_MODEL to an Ultralytics .pt file"
-    if not path.is_file():
-        raise StartError(f"there is no model file {path}; {advice}")
-    if path.suffix != ".pt":
-        raise StartError(f"the model file {path} is not a .pt checkpoint; {advice}")
-    if not zipfile.is_zipfile(path):
-        raise StartError(f"the model file {path} is damaged or no torch checkpoint; {advice}")
+# How torch (CUDA, cuBLAS, cuDNN, its CPU allocator), OpenCV and the C++ library say it.
+NO_ROOM = re.compile(
+    r"out of memory|can't allocate memory|_ALLOC_FAILED|insufficient memory|bad_alloc",
+    re.IGNORECASE,
+)
+# Such an error sticks: every later call into CUDA fails with it, until the process ends.
+STICKS = re.compile(r"CUDA error|device-side assert|CUDA driver", re.IGNORECASE)
+STAGES = ("preprocess", "inference", "postprocess")
 
 
 def open_yolo(path: Path, *, threads: int | None, scratch: Path) -> YoloBackend:
-    """Load a checkpoint on the calling thread.
+    """Load a checkpoint on the calling thread, with ``weights_only``.
+
+    A checkpoint is a pickle, and a pickle from elsewhere is a program.
 
     Args:
         path: an Ultralytics ``.pt`` file.
         threads: torch threads on CPU; None leaves torch's default.
-        scratch: writable folder for the library's own settings file.
+        scratch: writable folder for the library's own settings file and the link.
 
     Raises:
         StartError: the file is missing, damaged, or no detection model.
     """
     require_checkpoint(path)
-    _set_environment(scratch)
-    with warnings.catch_warnings():
-        # Third-party import noise must not become a start failure where warnings are errors.
-        warnings.simplefilter("ignore")
+    set_environment(scratch)
+    link = scratch / "checkpoint.pt"
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.resolve())
+    with quiet():
         import torch  # noqa: PLC0415 - after the environment is set
         import ultralytics  # noqa: PLC0415 - the same
 
         from detector_service.backends.shim import ensure_torchvision  # noqa: PLC0415 - needs torch
 
         ensure_torchvision()
-        backend = _load(ultralytics.YOLO, path, torch)
-    # Setting up the model resets the thread count, so this comes after the first pass.
-    if threads is not None:
-        torch.set_num_threads(threads)
+        backend = _load(ultralytics.YOLO, path, link, torch)
+    limit_threads(threads)
     return backend
 
 
@@ -70,8 +77,8 @@ class YoloBackend:
     """One model object, for one thread."""
 
     def __init__(self, model: Any, info: ModelInfo) -> None:
-        """Wrap a loaded ``ultralytics.YOLO``."""
-        self._model = model
+        """Wrap a loaded ``ultralytics.YOLO`` that has predicted once."""
+        self.model = model
         self._info = info
 
     @property
@@ -79,27 +86,50 @@ class YoloBackend:
         """Say what is loaded."""
         return self._info
 
+    def measured(self, figures: Mapping[str, float]) -> YoloBackend:
+        """Return the same model, knowing how fast each backend was."""
+        return YoloBackend(self.model, replace(self._info, measured=dict(figures)))
+
     def infer(self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int) -> Pass:
         """Return the detections of each image.
 
         Raises:
-            InferenceError: torch or Ultralytics failed on these images (also out of memory).
+            OutOfMemoryError: no room for this many images at once.
+            DeviceLostError: CUDA failed in a way that sticks.
+            InferenceError: torch, OpenVINO or Ultralytics failed on these images.
         """
         try:
-            results = self._model.predict(
+            results = self.model.predict(
                 list(images), conf=conf, iou=iou, imgsz=imgsz, verbose=False, nms=None
             )
-            return Pass([self._detections(result.boxes) for result in results])
-        # torch raises RuntimeError (its out-of-memory error included), the library the others.
-        except (RuntimeError, ValueError, TypeError) as exc:
-            raise InferenceError(f"the model failed: {exc}") from exc
+            return Pass([self._detections(found.boxes) for found in results], _stages(results))
+        # torch, OpenVINO and OpenCV raise RuntimeError or a kind of it, the library the others.
+        except (RuntimeError, ValueError, TypeError, MemoryError, _opencv_error()) as exc:
+            raise failure(exc) from exc
+        finally:
+            # The library keeps the pixels of the last pass until the next one.
+            predictor = self.model.predictor
+            predictor.results = predictor.batch = predictor.dataset = None
 
     def memory(self) -> Memory | None:
         """Return what torch's CUDA allocator holds; None on a CPU."""
-        return None
+        if self._info.cuda == NO_CUDA:
+            return None
+        import torch  # noqa: PLC0415 - loaded long ago, but not by who imports this module
+
+        return Memory(torch.cuda.memory_allocated(), torch.cuda.memory_reserved())
 
     def clear_cache(self) -> None:
-        """Give cached memory back."""
+        """Give memory that is only cached back to the device and the operating system."""
+        gc.collect()
+        if self._info.cuda != NO_CUDA:
+            import torch  # noqa: PLC0415 - the same
+
+            torch.cuda.empty_cache()
+        if sys.platform == "linux":
+            trim = getattr(CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
+            if trim is not None:
+                trim(0)
 
     def _detections(self, boxes: Any) -> tuple[Detection, ...]:
         rows = boxes.data.cpu().numpy().astype(float).tolist()
@@ -111,7 +141,19 @@ class YoloBackend:
         return Detection(int(class_id), name, confidence, (x0, y0, x1, y1))
 
 
-def _set_environment(scratch: Path) -> None:
+def failure(exc: BaseException) -> InferenceError:
+    """Return what an exception of the libraries means for this pass and those after it."""
+    words = " ".join(str(exc).split())[:500] or type(exc).__name__
+    # First, since "CUDA error: out of memory" is of both kinds, and does not stick.
+    if isinstance(exc, MemoryError) or NO_ROOM.search(words):
+        return OutOfMemoryError(f"no room for this pass: {words}")
+    if type(exc).__name__ == "AcceleratorError" or STICKS.search(words):
+        return DeviceLostError(f"the device failed: {words}")
+    return InferenceError(f"the model failed: {words}")
+
+
+def set_environment(scratch: Path) -> None:
+    """Tell Ultralytics to stay offline and quiet, and to write only into ``scratch``."""
     scratch.mkdir(parents=True, exist_ok=True)
     os.environ.update(
         YOLO_AUTOINSTALL="false",  # else it runs pip inside the service
@@ -123,14 +165,59 @@ def _set_environment(scratch: Path) -> None:
     os.environ.setdefault("YOLO_VERBOSE", "false")
 
 
-def _load(yolo: Any, path: Path, torch: Any) -> YoloBackend:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what libraries warn of at import from being a failure where warnings are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def limit_threads(threads: int | None) -> None:
+    """Bound torch's threads; the first pass of every model resets them, so call it afterwards."""
+    if threads is not None:
+        import torch  # noqa: PLC0415 - loaded by now
+
+        torch.set_num_threads(threads)
+
+
+def warm(model: Any) -> None:
+    """Run one small pass, which builds the network for inference.
+
+    It fuses away what inference does not need; only then is it known which head is left.
+    """
+    model.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, verbose=False, nms=None)
+
+
+def nms_of(model: Any) -> str:
+    """Return who drops overlapping boxes of a warm model: ``external`` or ``end2end``.
+
+    nms=None asks for the head that is followed by NMS. A model that has only the end-to-end head,
+    or is an RT-DETR, filters by confidence alone, and there the IoU threshold does nothing.
+    """
+    alone = getattr(model.predictor.model, "end2end", False) or type(model).__name__ == "RTDETR"
+    return "end2end" if alone else "external"
+
+
+def _stages(results: Sequence[Any]) -> dict[str, float]:
+    # The library tells milliseconds of each image: its share of the pass.
+    return {stage: sum(found.speed[stage] for found in results) / 1000 for stage in STAGES}
+
+
+def _opencv_error() -> type[BaseException]:
+    import cv2  # noqa: PLC0415 - by now Ultralytics has loaded it
+
+    found: type[BaseException] = cv2.error
+    return found
+
+
+def _load(yolo: Any, path: Path, link: Path, torch: Any) -> YoloBackend:
     try:
-        model = yolo(str(path), task="detect")
+        model = yolo(str(link), task="detect")
         if model.task != "detect" or not model.names:
-            raise StartError(f"the model file {path} holds no detector but a {model.task} model")
-        # The first pass builds the network for inference (and fuses away what it does not need);
-        # only then is it known which head is left.
-        model.predict(np.zeros((64, 64, 3), np.uint8), imgsz=64, verbose=False, nms=None)
+            words = f"the model file {path} holds no detector but a model for: {model.task}"
+            raise StartError(words)
+        warm(model)
         return YoloBackend(model, _info(model, path, torch))
     # What the library and the unpickler raise on files that are damaged or of another kind.
     except (
@@ -144,19 +231,15 @@ def _load(yolo: Any, path: Path, torch: Any) -> YoloBackend:
         OSError,
         pickle.UnpicklingError,
     ) as exc:
-        words = " ".join(str(exc).split())[:300]
-        raise StartError(f"cannot load the model file {path}: {words}") from exc
+        raise refused(path, exc) from exc
 
 
 def _info(model: Any, path: Path, torch: Any) -> ModelInfo:
-    # nms=None asks for the head that is followed by NMS. A model that has only the end-to-end
-    # head filters by confidence alone, and there the IoU threshold does nothing.
-    end2end = bool(getattr(model.predictor.model, "end2end", False))
     return ModelInfo(
         name=path.name,
-        version=hashlib.sha256(path.read_bytes()).hexdigest()[:12],
+        version=fingerprint(path)[:12],
         classes={int(key): str(value) for key, value in model.names.items()},
-        nms="end2end" if end2end else "external",
+        nms=nms_of(model),
         runtime=str(torch.__version__),
         # A build for CUDA runs on the CPU where there is no card, or none it may use.
         cuda=str(torch.version.cuda) if torch.cuda.is_available() else NO_CUDA,

@@ -91,9 +91,10 @@ def two_cores() -> Iterator[None]:
 @contextmanager
 def process(state: Path, *, port: int | None = None, **told: object) -> Iterator[Started]:
     port = port or free_port()
+    told = {"backend": "torch", "torch_threads": 1, **told}
     variables = {f"DETECTOR_{name.upper()}": str(value) for name, value in told.items()}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DETECTOR_")}
-    environment |= {"DETECTOR_STATE_DIR": str(state), "DETECTOR_TORCH_THREADS": "1", **variables}
+    environment |= {"DETECTOR_STATE_DIR": str(state), **variables}
     with two_cores():
         child = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "detector_service", "--port", str(port)],
@@ -253,7 +254,7 @@ def test_damaged_weights_are_refused_in_one_line_with_exit_code_2(tmp_path: Path
     with process(tmp_path / "state", model=torn) as detector:
         _, said = detector.process.communicate(timeout=START_S)
         assert detector.process.returncode == 2
-    assert said.startswith(f"detector_service: cannot load the model file {torn}: ")
+    assert said.startswith(f"detector_service: cannot load the model file {torn} as ")
     assert said.count("\n") == 1
 
 
