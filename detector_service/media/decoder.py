@@ -140,7 +140,8 @@ def _open(file: object, max_pixels: int) -> InputContainer:
         "format_whitelist": ",".join(FORMATS),
         "codec_whitelist": f"{VIDEO},{AUDIO}",
         "protocol_whitelist": "none",
-        "max_pixels": str(max_pixels),
+        # Twice: a picture above this loses its size, and could not be named too large below.
+        "max_pixels": str(2 * max_pixels),
     }
     try:
         return av.open(

@@ -31,7 +31,10 @@ def probe(path: Path, limits: MediaLimits) -> FilmInfo:
         _require_room(duration_s, decoder.stream.frames, limits)
         first = next(decoder.frames(), None)
         if first is None:
-            words = f"none of its frames can be decoded ({decoder.errors} damaged); send it anew"
+            words = (
+                f"none of its frames can be decoded ({decoder.errors} damaged); they are broken,"
+                f" or larger than {limits.max_pixels} pixels; encode the video anew"
+            )
             raise MediaError("no_frames", words)
         require_size(first.width, first.height, limits.max_pixels)
         turn = rotation(first)

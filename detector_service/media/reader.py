@@ -2,8 +2,8 @@
 
 Called by the video pipeline, on its decoding thread; holds one frame at a time.
 Surprise: going on never trusts a seek. The bookmark's frame is looked for behind the keyframe,
-by its time and its pixels; where it is not found, or the file's clock cannot name one frame, the
-film is decoded from its start and counted. Only containers with an index of their own are seeked:
+by its time and its pixels; where it is not found, the way to it is damaged, or the file's clock
+cannot name one frame, the film is decoded from its start and counted. Only containers with an index of their own are seeked:
 in a transport stream of joined recordings one time may name two frames.
 """
 
@@ -21,11 +21,14 @@ from detector_service.errors import MediaError
 from detector_service.media.decoder import Decoder
 from detector_service.media.film import CLOCK, Bookmark, FilmInfo, Frame, MediaLimits
 from detector_service.media.pixels import ToImage, digest
-from detector_service.media.ticks import Ticks
+from detector_service.media.ticks import USUAL_FPS, Ticks
 
 Wanted = Callable[[int, int, int | None], bool]
 Frames = Generator[VideoFrame]
 INDEXED: Final = ("mov", "matroska")
+ALIKE: Final = 32
+"""Frames that must decode unharmed between the keyframe and the bookmark. How a decoder hides
+damage further on depends on the frames it remembers: 16 at most (H.264 and HEVC, A.3)."""
 
 
 class Reader:
@@ -104,7 +107,6 @@ class Reader:
         if self._after is not None:
             frames = self._sought(self._after, frames) or self._counted(self._after, self._open())
             start, previous = self._after.index + 1, self._after.tick
-            self._ignored += self.decode_errors
         for index, frame in enumerate(frames, start):
             tick = self._ticks.tick(frame.pts)
             _require_room(index, tick, self._limits)
@@ -117,6 +119,7 @@ class Reader:
         """Start, or start anew, at the first frame."""
         self._closing.close()
         opened = Decoder(self._path, max_pixels=self._limits.max_pixels)
+        self._ignored = 0
         self._decoder = self._closing.enter_context(opened)
         self._ticks = Ticks(opened.time_base, opened.fps)
         return opened.frames()
@@ -128,18 +131,20 @@ class Reader:
         decoder = self._decoder
         if decoder is None or first is None or after.pts is None:
             return None
-        if self._container not in INDEXED or not decoder.seek(after.pts):
+        back = round(2 * ALIKE / ((decoder.fps or USUAL_FPS) * decoder.time_base))
+        if self._container not in INDEXED or not decoder.seek(after.pts - back):
             return None
         self._ticks.tick(first.pts)
         self._ticks.go_on(after.pts, after.tick)
-        errors, sought = decoder.errors, decoder.frames()
-        for frame in sought:
+        self._ignored = decoder.errors
+        sought = decoder.frames()
+        for passed, frame in enumerate(sought):
             self._on_skip()
-            if frame.pts is None or frame.pts > after.pts:
+            if frame.pts is None or frame.pts > after.pts or self.decode_errors:
                 return None
             if frame.pts == after.pts:
-                same = digest(self._to_image.image(frame)) == after.digest
-                return sought if same and decoder.errors == errors else None
+                same = passed >= ALIKE and digest(self._to_image.image(frame)) == after.digest
+                return sought if same else None
         return None
 
     def _counted(self, after: Bookmark, frames: Frames) -> Frames:
@@ -152,6 +157,7 @@ class Reader:
             self._on_skip()
             tick = self._ticks.tick(frame.pts)
             if index == after.index:
+                self._ignored = self.decode_errors
                 if tick == after.tick and digest(self._to_image.image(frame)) == after.digest:
                     return frames
                 break

@@ -15,6 +15,7 @@ from typing import Final
 
 import av
 from av.container import OutputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from detector_service.backends import Image
@@ -53,6 +54,7 @@ class SegmentWriter:
         """
         self._path = path
         self._last: int | None = None
+        self._gap = CLOCK // FPS
         self._to_frame = ToFrame()
         self._container: OutputContainer = av.open(
             str(path.resolve()), "w", format="mp4", options=MP4
@@ -69,14 +71,14 @@ class SegmentWriter:
         """Append an image; ticks must rise."""
         frame = self._to_frame.frame(image)
         frame.pts, frame.time_base = tick, Fraction(1, CLOCK)
-        if self._last is not None:  # counts for the last frame only: the others end at the next
-            frame.duration = tick - self._last
+        if self._last is not None:
+            self._gap = tick - self._last
         self._last = tick
-        self._container.mux(self._stream.encode(frame))
+        self._mux(frame)
 
     def close(self) -> None:
         """Finish the file and make its bytes durable; the folder's entry is the caller's."""
-        self._container.mux(self._stream.encode(None))
+        self._mux(None)
         self._container.close()
         with self._path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -84,3 +86,8 @@ class SegmentWriter:
     def abandon(self) -> None:
         """Leave the file unfinished."""
         self._container.close()
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            packet.duration = self._gap  # counts for the last frame; others end at the next one
+            self._container.mux(packet)
