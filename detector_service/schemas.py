@@ -126,7 +126,9 @@ class VideoByUrl(VideoOptions):
 class VideoList(_Inbound):
     """Query of ``GET /v1/videos``; ``before`` is the ``next`` of the page before."""
 
-    state: str | None = None
+    state: (
+        Literal["fetching", "queued", "running", "parked", "done", "failed", "cancelled"] | None
+    ) = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     before: Annotated[int, Field(ge=1)] | None = None
 
