@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,7 +175,7 @@ async def test_metrics_answer_within_half_a_second_while_the_device_is_saturated
 
 
 async def test_a_lower_ceiling_shortens_the_latency_of_a_saturated_detector(tmp_path: Path) -> None:
-    with process(tmp_path) as detector:
+    with process(tmp_path, adaptive=False) as detector:
         await asyncio.to_thread(detector.wait_until_ready)
         frames = read_frames(SAMPLE)
         p95 = []
@@ -187,6 +187,41 @@ async def test_a_lower_ceiling_shortens_the_latency_of_a_saturated_detector(tmp_
                 await generator.run(asyncio.Event())
                 p95.append(generator.total.line()["p95"])
         assert p95[1] < p95[0] / 2
+
+
+async def test_flooded_it_lowers_its_own_limit_and_left_alone_it_raises_it_again(
+    tmp_path: Path,
+) -> None:
+    with process(tmp_path) as detector:
+        await asyncio.to_thread(detector.wait_until_ready)
+
+        def limit() -> int:
+            told = detector.get("/v1/settings").json()
+            assert told["values"]["max_concurrency"] == told["limiter"]["ceiling"] == 10
+            return int(told["limiter"]["limit"])
+
+        assert limit() == 10
+        async with httpx.AsyncClient(timeout=30) as client:
+            generator = Generator(Plan(detector.url, rate=40), read_frames(SAMPLE), client)
+            stop = asyncio.Event()
+            load = asyncio.create_task(generator.run(stop))
+            try:
+                await until_below(5, limit)
+            finally:
+                stop.set()
+                await load
+        lowest = limit()
+        deadline = time.monotonic() + 60
+        while limit() <= lowest:
+            assert time.monotonic() < deadline, "it stays down"
+            await asyncio.sleep(0.1)
+
+
+async def until_below(bound: int, read: Callable[[], int]) -> None:
+    deadline = time.monotonic() + 60
+    while await asyncio.to_thread(read) >= bound:
+        assert time.monotonic() < deadline, "it never came down"
+        await asyncio.sleep(0.1)
 
 
 def test_sigterm_answers_what_is_inside_and_ends_with_0(tmp_path: Path) -> None:
