@@ -9,10 +9,9 @@ disk, and somebody's upload should not depend on the second in which it ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict
-from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -41,10 +40,12 @@ from detector_service.screenfilter import Rules
 from detector_service.tunables import rfc3339
 
 router = APIRouter()
+T = TypeVar("T")
 
 MAX_LISTENERS: Final = 64
 LISTENERS_RETRY_S: Final = 10
 ENDED: Final = "end"
+STOP_LOOK_S: Final = 0.5
 
 
 @router.post("/v1/videos", status_code=202)
@@ -174,7 +175,7 @@ async def _take(parts: Parts, request: Request) -> tuple[View, bool]:
     try:
         arrived, film = await _read(parts, request, draft)
     except BaseException:
-        await parts.desk.discard(draft)
+        await asyncio.shield(parts.desk.discard(draft))
         raise
     # A request that is cancelled now must not take the files of a job that may have been kept.
     return await asyncio.shield(parts.desk.accept(draft, arrived, film, asked, key))
@@ -184,7 +185,7 @@ async def _read(parts: Parts, request: Request, draft: Draft) -> tuple[Arrived, 
     settings = parts.settings
     limits = MediaLimits(settings.max_pixels, settings.max_video_s, settings.max_video_frames)
     try:
-        arrived = await receive(request, draft.path, draft.room)
+        arrived = await _unless_stopping(parts, receive(request, draft.path, draft.room))
     except MediaError as exc:
         if draft.room < settings.max_video_bytes:
             words = f"the store for videos has no more than {draft.room} bytes left"
@@ -193,6 +194,25 @@ async def _read(parts: Parts, request: Request, draft: Draft) -> tuple[Arrived, 
             ) from exc
         raise
     return arrived, await asyncio.to_thread(probe, draft.path, limits)
+
+
+async def _unless_stopping(parts: Parts, work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work``, unless the service ends first: an upload may take hours, a restart may not.
+
+    Raises:
+        RefusedError: 503 ``stopping``; ``work`` was cancelled.
+    """
+    doing = asyncio.ensure_future(work)
+    try:
+        while not doing.done():
+            refusal = parts.refusal()
+            if parts.stopping and refusal is not None:
+                raise refusal
+            await asyncio.wait({doing}, timeout=STOP_LOOK_S)
+        return doing.result()
+    finally:
+        doing.cancel()
+        await asyncio.gather(doing, return_exceptions=True)
 
 
 def _length(request: Request, max_bytes: int) -> int | None:
@@ -266,8 +286,9 @@ def _options(asked: Options) -> dict[str, Any]:
 
 
 def _film(film: FilmInfo) -> dict[str, Any]:
-    shape = film.sample_aspect_ratio or Fraction(1)
-    return {**asdict(film), "sample_aspect_ratio": f"{shape.numerator}:{shape.denominator}"}
+    shape = film.sample_aspect_ratio
+    told = None if shape is None else f"{shape.numerator}:{shape.denominator}"
+    return {**asdict(film), "sample_aspect_ratio": told}
 
 
 def _link(job: Job | str) -> str:

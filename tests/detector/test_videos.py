@@ -290,6 +290,18 @@ async def test_a_client_that_leaves_mid_upload_leaves_nothing_behind(tmp_path: P
         assert (await detector.client.get("/v1/videos")).json()["videos"] == []
 
 
+async def test_an_upload_does_not_hold_up_the_end_of_the_service(tmp_path: Path) -> None:
+    async with listening(tmp_path) as detector:
+        reader, writer = await ask(detector, b"Content-Length: 1000000\r\n")
+        writer.write(b"abc")
+        await until(lambda: stored(tmp_path))
+        detector.parts.stop()
+        assert b"503" in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: stored(tmp_path) == [])
+
+
 async def test_a_video_is_accepted_while_the_model_loads_and_worked_off_after(
     tmp_path: Path, film: bytes
 ) -> None:
