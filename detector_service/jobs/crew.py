@@ -35,7 +35,7 @@ SWEEP_S: Final = 60.0
 CLOSE_S: Final = 5.0
 TELL_S: Final = 0.25  # listeners are told of progress at most so often
 STARTABLE: Final = frozenset({State.QUEUED, State.PARKED, State.RUNNING})
-PUT_ASIDE: Final = frozenset({"disk_full", "storage", "sick"})
+PUT_ASIDE: Final = frozenset({"disk_full", "storage"})
 
 
 class Crew:
