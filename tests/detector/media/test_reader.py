@@ -75,7 +75,7 @@ def same(one: list[Frame], other: list[Frame]) -> bool:
     )
 
 
-SEEKS = ["b-frames", "b-frames in Matroska", "open groups", "no keyframes but refresh", "vp9"]
+SEEKS = ["b-frames", "b-frames in Matroska", "open groups", "no keyframes but refresh"]
 
 
 @pytest.mark.parametrize("kind", SEEKS)
@@ -83,9 +83,9 @@ def test_going_on_far_into_a_film_does_not_read_it_from_the_start(
     kind: str, tmp_path: Path
 ) -> None:
     name, told = FILMS[kind]
-    film = make_film(tmp_path / name, frames=400, **told)
+    film = make_film(tmp_path / name, frames=400, size=(48, 32), **told)
     frames, bookmarks = read_bookmarked(film)
-    for at in (150, 251, 333, 398):
+    for at in (151, 398):
         skipped: list[None] = []
         with Reader(
             film,
@@ -96,7 +96,7 @@ def test_going_on_far_into_a_film_does_not_read_it_from_the_start(
             on_skip=lambda skipped=skipped: skipped.append(None),
         ) as reader:
             assert same(list(reader), frames[at + 1 :])
-        assert ALIKE <= len(skipped) < (at if kind == "vp9" else 2 * ALIKE + 50)
+        assert ALIKE <= len(skipped) < 2 * ALIKE + 50
 
 
 @pytest.mark.parametrize("kind", FILMS)
