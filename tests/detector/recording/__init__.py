@@ -19,4 +19,16 @@ COMES_AND_GOES = spells(
     ("visible", 4.5),
 )
 
-__all__ = ["COMES_AND_GOES", "FPS", "Film", "Programs", "Screen", "Spell", "busy_screen", "film"]
+NEVER_COMES = spells(("away", 7))
+
+__all__ = [
+    "COMES_AND_GOES",
+    "FPS",
+    "NEVER_COMES",
+    "Film",
+    "Programs",
+    "Screen",
+    "Spell",
+    "busy_screen",
+    "film",
+]

@@ -1,4 +1,4 @@
-"""``python -m tests.detector.recording OUT.mp4 [seconds away only]``: film by hand."""
+"""``python -m tests.detector.recording OUT.mp4``: film by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> None:
         busy_screen(programs, (960, 540), Path(home)) as screen,
     ):
         made = film(screen, told.out, COMES_AND_GOES)
-    print(f"{made.path}: {made.frames} frames, {made.duration_s} s")  # noqa: T201 - a command
+    print(f"{made.path}: {len(made.pointer)} frames, {made.duration_s} s")  # noqa: T201 - a command
 
 
 if __name__ == "__main__":

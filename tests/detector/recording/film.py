@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,11 +31,15 @@ class Spell:
 
 @dataclass(frozen=True)
 class Film:
-    """A recording and the truth about it."""
+    """A recording and the truth about it.
+
+    Attributes:
+        pointer: its hot spot in each frame, in pixels; None: it is away.
+    """
 
     path: Path
-    frames: int
     spells: tuple[Spell, ...]
+    pointer: tuple[tuple[int, int] | None, ...]
 
     @property
     def duration_s(self) -> float:
@@ -54,43 +58,37 @@ def spells(*lengths: tuple[str, float]) -> tuple[Spell, ...]:
 
 def film(screen: Screen, path: Path, script: tuple[Spell, ...]) -> Film:
     """Film ``script`` in real time as H.264 to ``path``, and write the truth as JSON beside it."""
-    told = Film(path, round(script[-1].end_s * FPS), script)
+    pointer = tuple(_pointer(script, screen.size))
+    outside = (screen.size[0] - 1, screen.size[1] - 1)  # one pixel of it stays on the screen
     with screen.grab(FPS) as grabbed, av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = *screen.size, "yuv420p"
         stream.options = {"crf": "21", "preset": "veryfast"}
-        places = _places(script, told.frames, screen.size)
         pictures = grabbed.decode(video=0)
-        for number, _ in enumerate(_moved(screen, places)):
+        for number, place in enumerate(pointer):
+            screen.move(*(place or outside))
             picture = next(pictures).reformat(format="yuv420p")
             picture.pict_type = 0  # the grab calls every frame a keyframe; let x264 choose
             picture.pts, picture.time_base = number, Fraction(1, FPS)
             out.mux(stream.encode(picture))
         out.mux(stream.encode())
-    truth = {"fps": FPS, "theme": THEME, "cursor_px": CURSOR_PX, "spells": _as_json(script)}
-    path.with_suffix(".json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
-    return told
+    truth = {
+        "fps": FPS,
+        "theme": THEME,
+        "cursor_px": CURSOR_PX,
+        "spells": [asdict(spell) for spell in script],
+        "pointer": pointer,
+    }
+    path.with_suffix(".json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
+    return Film(path, script, pointer)
 
 
-def _moved(screen: Screen, places: Iterable[tuple[int, int]]) -> Iterator[None]:
-    for x, y in places:
-        screen.move(x, y)
-        yield
-
-
-def _places(
-    script: tuple[Spell, ...], frames: int, size: tuple[int, int]
-) -> Iterator[tuple[int, int]]:
-    """Yield where the pointer is in each frame: on a slow curve, or all but one pixel outside."""
+def _pointer(script: tuple[Spell, ...], size: tuple[int, int]) -> Iterator[tuple[int, int] | None]:
+    """Yield where the pointer is in each frame: on a slow curve over everything, or nowhere."""
     width, height = size
-    for number in range(frames):
+    for number in range(round(script[-1].end_s * FPS)):
         at_s = number / FPS
-        if next(spell for spell in script if at_s < spell.end_s).visible:
-            x, y = math.sin(at_s * 0.9), math.sin(at_s * 1.3 + 1)
-            yield round(width * (0.5 + 0.4 * x)), round(height * (0.5 + 0.4 * y))
-        else:
-            yield width - 1, height - 1
-
-
-def _as_json(script: tuple[Spell, ...]) -> list[dict[str, object]]:
-    return [asdict(spell) for spell in script]
+        x, y = math.sin(at_s * 0.9), math.sin(at_s * 1.3 + 1)
+        seen = next(spell for spell in script if at_s < spell.end_s).visible
+        place = round(width * (0.5 + 0.4 * x)), round(height * (0.5 + 0.4 * y))
+        yield place if seen else None
