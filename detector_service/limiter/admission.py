@@ -3,7 +3,9 @@
 A request first takes a *place* (decided on headers, before its body is read), then a *slot*, in
 the order in which bodies are complete. There are ``limit`` slots and a waiting room of
 ``min(queue_limit, limit)``: as the room shrinks with the limit, a lower one bounds the latency of
-those who wait too. A video holds a slot and no place: it waits behind images, but not for ever.
+those who wait too. Bodies that are slow to arrive do not fill it, or two slow clients would shut
+everybody out of a service whose limit is 1; they have as many places again as the knobs would
+give, at most. A video holds a slot and no place: it waits behind images, but not for ever.
 The limit is the ceiling, or less by the adaptive limit; the ceiling counts all who hold a slot. The
 adaptive limit does not count a video against an image, as images made to wait for a chunk would
 be slower, not faster; it keeps videos back.
@@ -27,6 +29,7 @@ from detector_service.errors import RefusedError
 from detector_service.limiter.adaptive import AdaptiveLimit
 
 MAX_RETRY_AFTER_S = 60
+UPLOAD_PATIENCE_S = 1.0  # a body that takes longer to arrive makes room for others
 VIDEO_PATIENCE_S = 5.0  # a video that waited longer goes before images
 
 
@@ -121,7 +124,7 @@ class Limiter:
             RefusedError: 429 ``queue_full`` with ``Retry-After``.
         """
         limits, limit = self._limits(), self.limit
-        if len(self._places) >= limit + min(limits.queue_limit, limit):
+        if self._crowding(limits) >= limit + min(limits.queue_limit, limit):
             raise RefusedError(
                 429,
                 "queue_full",
@@ -230,6 +233,11 @@ class Limiter:
         # Rounded by chance, since rounding to nearest would undo the spread at small values.
         whole = math.floor(spread + self._chance())
         return min(max(whole, 1), MAX_RETRY_AFTER_S)
+
+    def _crowding(self, limits: Limits) -> int:
+        late = self._now() - UPLOAD_PATIENCE_S
+        slow = sum(place.asked_at is None and place.admitted_at < late for place in self._places)
+        return len(self._places) - min(slow, limits.ceiling + limits.queue_limit)
 
     def _start(self, place: Place) -> None:
         place.has_slot = True

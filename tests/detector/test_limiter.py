@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from detector_service.errors import RefusedError
 from detector_service.limiter import Limiter, Limits, Place
-from detector_service.limiter.admission import VIDEO_PATIENCE_S
+from detector_service.limiter.admission import UPLOAD_PATIENCE_S, VIDEO_PATIENCE_S
 
 
 class Knobs:
@@ -132,6 +132,24 @@ async def test_a_slot_given_and_cancelled_at_the_same_moment_is_not_lost() -> No
     await end(subject, waits[1:])
     assert subject.running == 0
     assert subject.admit()
+
+
+async def test_slow_uploads_leave_room_for_others_up_to_a_bound() -> None:
+    now = Time()
+    subject = Limiter(Knobs(1, 3), now=now)
+    slow = [subject.admit() for _ in range(2)]
+    with pytest.raises(RefusedError):
+        subject.admit()
+    for _ in range(2):
+        now.at += UPLOAD_PATIENCE_S + 0.1
+        slow += [subject.admit() for _ in range(2)]
+    assert len(slow) == 6
+    now.at += UPLOAD_PATIENCE_S + 0.1
+    with pytest.raises(RefusedError):
+        subject.admit()
+    for place in slow:
+        subject.leave(place)
+    assert subject.queued == 0
 
 
 async def test_the_oldest_request_tells_its_age() -> None:
