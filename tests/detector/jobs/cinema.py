@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {"chunk_frames": 8, "batch_size": 4}
 
 
 @dataclass
-class Moviegoer(ToyBackend):
+class BarReader(ToyBackend):
     """Finds one object, where the number that a frame shows says.
 
     It fails on frames that show one of ``poison``, and finds nothing on those of ``hides``.
@@ -58,7 +58,7 @@ def box_of(shown: int) -> tuple[float, float, float, float]:
 
 @asynccontextmanager
 async def cinema(folder: Path, **told: Any) -> AsyncIterator[Running]:
-    backend = told.pop("backend", None) or Moviegoer()
+    backend = told.pop("backend", None) or BarReader()
     async with running(folder, backend=backend, **{**QUICK, **told}) as detector:
         yield detector
 
@@ -116,7 +116,7 @@ async def harvest(desk: Desk, name: str) -> tuple[dict[str, Any], bytes | None]:
 
 
 __all__ = [
-    "Moviegoer",
+    "BarReader",
     "box_of",
     "cinema",
     "done",

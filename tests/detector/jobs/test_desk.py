@@ -22,7 +22,7 @@ from detector_service.media import SegmentWriter
 from detector_service.screenfilter import Rules
 from tests.detector.films import bars, number
 from tests.detector.jobs.cinema import (
-    Moviegoer,
+    BarReader,
     box_of,
     cinema,
     done,
@@ -218,7 +218,7 @@ async def test_a_frame_on_which_the_model_fails_is_told_and_the_film_goes_on(
     tmp_path: Path,
 ) -> None:
     film = make_film(tmp_path / "film.mp4", frames=20)
-    async with cinema(tmp_path, backend=Moviegoer(poison=frozenset({7}))) as detector:
+    async with cinema(tmp_path, backend=BarReader(poison=frozenset({7}))) as detector:
         desk = detector.parts.desk
         seen, _ = await submit(desk, film)
         await done(desk, seen.job.id)
@@ -388,7 +388,7 @@ async def test_what_is_no_job_id_is_unknown(tmp_path: Path, name: str) -> None:
 
 async def test_filter_mode_finds_the_stretch_with_the_pointer(tmp_path: Path) -> None:
     film = make_film(tmp_path / "film.mp4", frames=100, fps=5)
-    backend = Moviegoer(hides=frozenset(range(60, 100)))
+    backend = BarReader(hides=frozenset(range(60, 100)))
     rules = Rules(sample_fps=1, min_segment_s=6)
     async with cinema(tmp_path, backend=backend) as detector:
         desk = detector.parts.desk
@@ -433,7 +433,7 @@ async def test_a_model_of_another_kind_starts_the_film_over_with_the_same_settin
     if job is None or job.state.final:
         pytest.skip("it was done before it could be interrupted")
 
-    class Other(Moviegoer):
+    class Other(BarReader):
         @property
         def info(self) -> ModelInfo:
             return replace(super().info, version="another")
@@ -449,7 +449,7 @@ async def test_a_model_of_another_kind_starts_the_film_over_with_the_same_settin
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_lost_device_leaves_the_job_for_the_next_start(tmp_path: Path, film: Path) -> None:
-    class Dying(Moviegoer):
+    class Dying(BarReader):
         def infer(self, images: Sequence[Image], **asked: Any) -> Pass:
             if any(not is_canary(image) and number(image) == 20 for image in images):
                 raise ZeroDivisionError
