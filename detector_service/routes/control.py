@@ -19,6 +19,7 @@ from detector_service.routes.parts import Parts, parts_of
 from detector_service.routes.wire import json_answer, read_model, reply_answer, require_control
 from detector_service.schemas import Actor, CanaryAnswer, DrainWrite, PinWrite, SettingsWrite
 from detector_service.tunables import (
+    Author,
     Document,
     Drain,
     PinWish,
@@ -26,6 +27,7 @@ from detector_service.tunables import (
     Reply,
     Write,
     drain_view,
+    history_view,
     settings_view,
 )
 from detector_service.tunables.changes import drain, end_lease, pin, undrain, unpin, write
@@ -42,6 +44,12 @@ async def get_settings(request: Request) -> Response:
     document = parts.document
     view = settings_view(document, parts.face())
     return json_answer(view, headers={"ETag": f'"{document.generation}"'})
+
+
+@router.get("/v1/settings/history")
+async def get_history(request: Request) -> Response:
+    """Return the last changes of the settings, newest first."""
+    return json_answer(history_view(parts_of(request).document))
 
 
 @guarded.patch("/v1/settings")
@@ -61,7 +69,7 @@ async def patch_settings(request: Request) -> Response:
         parts_of(request),
         lambda document, now: write(document, wish, now),
         asked,
-        kind=kind,
+        author=Author(kind, body.owner, body.reason),
         dry_run=body.dry_run,
     )
 
@@ -74,7 +82,7 @@ async def delete_lease(request: Request, knob: str) -> Response:
         parts_of(request),
         lambda document, _now: end_lease(document, knob, actor.owner),
         asked,
-        kind="lease",
+        author=Author("lease", actor.owner, actor.reason),
     )
 
 
@@ -84,16 +92,22 @@ async def put_pin(request: Request, knob: str) -> Response:
     body, asked = await read_model(request, PinWrite)
     wish = PinWish(knob, body.owner, body.reason, body.ttl_s, body.value)
     return await change(
-        parts_of(request), lambda document, now: pin(document, wish, now), asked, kind="pin"
+        parts_of(request),
+        lambda document, now: pin(document, wish, now),
+        asked,
+        author=Author("pin", body.owner, body.reason),
     )
 
 
 @guarded.delete("/v1/pins/{knob}")
 async def delete_pin(request: Request, knob: str) -> Response:
     """Remove a pin."""
-    _actor, asked = await read_model(request, Actor)
+    actor, asked = await read_model(request, Actor)
     return await change(
-        parts_of(request), lambda document, _now: unpin(document, knob), asked, kind="pin"
+        parts_of(request),
+        lambda document, _now: unpin(document, knob),
+        asked,
+        author=Author("pin", actor.owner, actor.reason),
     )
 
 
@@ -135,17 +149,17 @@ async def post_canary(request: Request) -> CanaryAnswer:
 
 
 async def change(
-    parts: Parts, command: Command, asked: Preconditions, *, kind: str, dry_run: bool = False
+    parts: Parts, command: Command, asked: Preconditions, *, author: Author, dry_run: bool = False
 ) -> Response:
     """Run a write on the settings in a worker thread, and answer with the new document."""
     view = partial(settings_view, face=parts.face())
-    applied = partial(parts.store.apply, kind=kind, dry_run=dry_run)
+    applied = partial(parts.store.apply, author=author, dry_run=dry_run)
     return await _apply(parts, partial(applied, command, asked, view))
 
 
 async def _change_drain(parts: Parts, command: Command, asked: Preconditions) -> Response:
     view = partial(drain_view, load=parts.load())
-    applied = partial(parts.store.apply, kind="drain", counts=False)
+    applied = partial(parts.store.apply, author=Author("drain"), counts=False)
     return await _apply(parts, partial(applied, command, asked, view))
 
 

@@ -24,7 +24,7 @@ from detector_service.routes.wire import (
     read_capped,
     require_control,
 )
-from detector_service.tunables import LEGACY_OWNER, Number, Preconditions, Write
+from detector_service.tunables import LEGACY_OWNER, Author, Number, Preconditions, Write
 from detector_service.tunables.changes import write
 
 router = APIRouter(dependencies=[Depends(require_control)])
@@ -50,9 +50,13 @@ async def adjust_concurrency(request: Request) -> Response:
 
 
 async def _write(request: Request, values: dict[str, Number], asked: Preconditions) -> Response:
-    wish = Write(values, LEGACY_OWNER, f"POST {request.url.path}")
+    reason = f"POST {request.url.path}"
+    wish = Write(values, LEGACY_OWNER, reason)
     return await change(
-        parts_of(request), lambda document, now: write(document, wish, now), asked, kind="legacy"
+        parts_of(request),
+        lambda document, now: write(document, wish, now),
+        asked,
+        author=Author("legacy", LEGACY_OWNER, reason),
     )
 
 

@@ -1,4 +1,4 @@
-"""The settings document as frozen values: bases, leases, pins, drain, replies to recent keys.
+"""The settings document as frozen values: bases, leases, pins, drain, recent keys and changes.
 
 Made and changed (by copy) by ``changes``, kept by ``statefile``, served by ``store``. Times are
 seconds since the epoch, because an expiry has to mean the same after a restart.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, FiniteFloat
 
 from detector_service.tunables.knobs import Number, Values
 
@@ -83,10 +83,33 @@ class KeptReply:
 
 
 @dataclass(frozen=True)
+class Change:
+    """One entry of the history: a value that moved, or a pin that was set or removed.
+
+    Attributes:
+        at: seconds since the epoch.
+        generation: of the document from then on.
+        kind: ``lease``, ``direct``, ``pin``, ``legacy`` or ``expiry``.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    at: FiniteFloat
+    generation: int
+    knob: str
+    before: int | FiniteFloat
+    after: int | FiniteFloat
+    owner: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Document:
     """Everything that survives a restart."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    # What a later version adds is dropped (with a warning), so that going back to this one starts.
+    __pydantic_config__ = ConfigDict(extra="ignore")
 
     base: Values
     generation: int = 1
@@ -96,6 +119,7 @@ class Document:
     fencing_token: int = 0
     drain: Drain | None = None
     replies: Mapping[str, KeptReply] = field(default_factory=dict)
+    history: tuple[Change, ...] = ()
     version: Literal[1] = 1
 
     @property

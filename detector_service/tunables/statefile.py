@@ -4,18 +4,20 @@ Order matters in ``write_durably``: the bytes are synced before the rename and t
 so that a power cut leaves either the old document or the new one.
 Surprise: a damaged file is never moved away or overwritten. Starting at the full ceiling because a
 throttle became unreadable is the failure this file exists to prevent. A value that this version
-does not allow is no damage: after a change of version it becomes the nearest one that is allowed.
+does not allow is no damage: after a change of version it becomes the nearest one that is allowed,
+and a part that this version does not know is dropped.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import logging
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,6 +33,7 @@ LOCK_NAME = "lock"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _DOCUMENTS: TypeAdapter[Document] = TypeAdapter(Document)
+_PARTS = frozenset(part.name for part in fields(Document))
 
 Writer = Callable[[Path, bytes], None]
 
@@ -147,6 +150,8 @@ class StateFile:
             first = exc.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the top"
             raise self._damaged(f"{first['msg']} (at {where})") from exc
+        for name in sorted(json.loads(data).keys() - _PARTS):
+            log.warning("%s: there is no part %r; it is dropped", self.path, name)
         leased = {name: lease.value for name, lease in document.leases.items()}
         for name, value in (*document.base.items(), *leased.items()):
             if not math.isfinite(value):

@@ -22,6 +22,7 @@ from typing import Any
 from detector_service.errors import RefusedError, StateWriteError
 from detector_service.tunables.changes import advance, earlier
 from detector_service.tunables.document import Document, KeptReply
+from detector_service.tunables.history import EXPIRY, Author, recorded
 from detector_service.tunables.statefile import StateFile
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class TunableStore:
         preconditions: Preconditions,
         view: View,
         *,
-        kind: str,
+        author: Author,
         counts: bool = True,
         dry_run: bool = False,
     ) -> Reply:
@@ -112,7 +113,7 @@ class TunableStore:
             command: a rule of ``changes`` with its wish bound.
             preconditions: from the headers.
             view: makes the body of the answer from the changed document.
-            kind: who writes, for the metric: ``lease``, ``direct``, ``pin`` or ``legacy``.
+            author: who writes and why, for the history and the metric.
             counts: the write raises the generation (a drain does not).
             dry_run: check and answer, but change and keep nothing.
 
@@ -123,42 +124,47 @@ class TunableStore:
         """
         with self._lock:
             now = self._time()
-            before = advance(self._document, now)
+            before = self._advanced(now)
             kept = _replay(before, preconditions)
             if kept is not None:
                 if self._unsynced:
-                    self._keep(before, "expiry")
+                    self._keep(before)
                 return Reply(kept.body, kept.generation, replayed=True)
             _check_match(before, preconditions.if_match)
             _check_fence(before, preconditions.fencing_token)
             after = command(before, now)
             token = max(before.fencing_token, preconditions.fencing_token or 0)
             after = replace(after, generation=before.generation + counts, fencing_token=token)
+            after = recorded(before, after, author, now)
             if dry_run:
                 shown = replace(after, generation=before.generation)
                 return Reply({**view(shown), "dry_run": True}, before.generation)
             body = dict(view(after))
             after = _remember(after, preconditions, body)
-            self._keep(after, kind)
+            self._keep(after)
             return Reply(body, after.generation)
 
     def tick(self) -> bool:
         """Do what is due by the clock; returns whether anything changed."""
         with self._lock:
             now = self._time()
-            after = advance(self._document, now)
+            after = self._advanced(now)
             changed = after is not self._document
             if not (changed or self._unsaved or self._unsynced):
                 return False
             known = self._unsaved or self._unsynced
             try:
-                self._keep(after, "expiry")
+                self._keep(after)
             except StateWriteError as exc:
                 if not known:
                     log.warning("an expiry is in force but not on disk: %s", exc)
                 self._unsaved = True
-                self._publish(after, "expiry")
+                self._publish(after)
             return changed
+
+    def _advanced(self, now: float) -> Document:
+        """Return the document with what is due by the clock done; the same one if nothing is."""
+        return recorded(self._document, advance(self._document, now), EXPIRY, now)
 
     def _time(self) -> float:
         """Return seconds since the epoch; move the document's times along if it was set back."""
@@ -178,23 +184,23 @@ class TunableStore:
             if after - before < JUMP_S:
                 return wall, after
 
-    def _keep(self, after: Document, kind: str) -> None:
+    def _keep(self, after: Document) -> None:
         """Make it durable, then visible; what is in the file is visible even if unsynced."""
         try:
             self._file.save(after)
         except StateWriteError as exc:
             if exc.replaced:
                 self._unsynced = True
-                self._publish(after, kind)
+                self._publish(after)
             raise
         self._unsaved = self._unsynced = False
-        self._publish(after, kind)
+        self._publish(after)
 
-    def _publish(self, after: Document, kind: str) -> None:
-        before, self._document = self._document, after
-        for name, value in after.values.items():
-            if before.values.get(name) != value:
-                self._watch(name, kind)
+    def _publish(self, after: Document) -> None:
+        known, self._document = set(self._document.history), after
+        for change in after.history:
+            if change not in known and change.before != change.after:
+                self._watch(change.knob, change.kind)
 
 
 def _replay(document: Document, asked: Preconditions) -> KeptReply | None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from detector_service.tunables.document import Document, Lease, Pin
+from detector_service.tunables.history import KEPT_CHANGES
 from detector_service.tunables.knobs import KNOBS, Number, ranges
 
 
@@ -56,6 +57,12 @@ def settings_view(document: Document, face: Face) -> dict[str, Any]:
         "instance": face.instance,
         "started_at": rfc3339(face.started_at),
     }
+
+
+def history_view(document: Document) -> dict[str, Any]:
+    """Return the body of ``GET /v1/settings/history``: the last changes, newest first."""
+    changes = [{**vars(change), "at": rfc3339(change.at)} for change in reversed(document.history)]
+    return {"generation": document.generation, "kept": KEPT_CHANGES, "changes": changes}
 
 
 def drain_view(document: Document, load: Mapping[str, float]) -> dict[str, Any]:

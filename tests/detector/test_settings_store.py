@@ -18,6 +18,7 @@ import pytest
 
 from detector_service.errors import RefusedError, StartError, StateWriteError
 from detector_service.tunables import (
+    Author,
     Document,
     Drain,
     PinWish,
@@ -55,7 +56,9 @@ def asked(**more: Any) -> Preconditions:
 
 
 def test_a_write_is_there_after_a_restart(tmp_path: Path) -> None:
-    reply = opened(tmp_path).apply(concurrency(4, lease_s=60), asked(), view, kind="lease")
+    reply = opened(tmp_path).apply(
+        concurrency(4, lease_s=60), asked(), view, author=Author("lease", "me", "why")
+    )
     again = opened(tmp_path).current
     assert again.values["max_concurrency"] == 4
     assert again.base["max_concurrency"] == 10
@@ -65,7 +68,7 @@ def test_a_write_is_there_after_a_restart(tmp_path: Path) -> None:
 WRITE_AND_DIE = """
 import os, signal, sys, time
 from pathlib import Path
-from detector_service.tunables import Preconditions, StateFile, TunableStore, Write
+from detector_service.tunables import Author, Preconditions, StateFile, TunableStore, Write
 from detector_service.tunables.changes import write
 from detector_service.tunables.knobs import defaults
 file = StateFile(Path(sys.argv[1]))
@@ -74,7 +77,7 @@ TunableStore(file, file.load(defaults()), time.time).apply(
     lambda document, now: write(document, wish, now),
     Preconditions(fencing_token=9),
     lambda document: {},
-    kind="lease",
+    author=Author("lease", "me", "why"),
 )
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -93,20 +96,24 @@ def test_a_write_that_was_answered_survives_kill_9(tmp_path: Path) -> None:
 
 def test_a_stale_generation_is_refused_and_the_right_one_is_not(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.apply(concurrency(4), asked(if_match='"1"'), view, kind="direct")
+    store.apply(concurrency(4), asked(if_match='"1"'), view, author=Author("direct", "me", "why"))
     with pytest.raises(RefusedError, match="generation 2") as caught:
-        store.apply(concurrency(5), asked(if_match='"1"'), view, kind="direct")
+        store.apply(
+            concurrency(5), asked(if_match='"1"'), view, author=Author("direct", "me", "why")
+        )
     assert (caught.value.status, caught.value.reason) == (412, "generation")
-    store.apply(concurrency(5), asked(if_match="*"), view, kind="direct")
+    store.apply(concurrency(5), asked(if_match="*"), view, author=Author("direct", "me", "why"))
     assert store.current.values["max_concurrency"] == 5
 
 
 def test_an_older_fencing_token_is_refused_and_an_equal_one_is_not(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.apply(concurrency(4), asked(fencing_token=7), view, kind="direct")
-    store.apply(concurrency(5), asked(fencing_token=7), view, kind="direct")
+    store.apply(concurrency(4), asked(fencing_token=7), view, author=Author("direct", "me", "why"))
+    store.apply(concurrency(5), asked(fencing_token=7), view, author=Author("direct", "me", "why"))
     with pytest.raises(RefusedError) as caught:
-        opened(tmp_path).apply(concurrency(6), asked(fencing_token=6), view, kind="direct")
+        opened(tmp_path).apply(
+            concurrency(6), asked(fencing_token=6), view, author=Author("direct", "me", "why")
+        )
     assert (caught.value.status, caught.value.reason) == (412, "fencing")
 
 
@@ -115,9 +122,11 @@ def test_a_retry_with_the_same_key_gets_the_first_answer_even_when_stale_and_fen
 ) -> None:
     store = opened(tmp_path)
     first = asked(key="k1", fingerprint="a", if_match='"1"', fencing_token=1)
-    once = store.apply(concurrency(4), first, view, kind="direct")
-    store.apply(concurrency(9), asked(fencing_token=5), view, kind="direct")
-    again = opened(tmp_path).apply(concurrency(4), first, view, kind="direct")
+    once = store.apply(concurrency(4), first, view, author=Author("direct", "me", "why"))
+    store.apply(concurrency(9), asked(fencing_token=5), view, author=Author("direct", "me", "why"))
+    again = opened(tmp_path).apply(
+        concurrency(4), first, view, author=Author("direct", "me", "why")
+    )
     assert again.replayed
     assert again.body == once.body
     assert opened(tmp_path).current.values["max_concurrency"] == 9
@@ -125,9 +134,16 @@ def test_a_retry_with_the_same_key_gets_the_first_answer_even_when_stale_and_fen
 
 def test_a_key_belongs_to_one_request(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.apply(concurrency(4), asked(key="k", fingerprint="a"), view, kind="direct")
+    store.apply(
+        concurrency(4), asked(key="k", fingerprint="a"), view, author=Author("direct", "me", "why")
+    )
     with pytest.raises(RefusedError) as caught:
-        store.apply(concurrency(5), asked(key="k", fingerprint="b"), view, kind="direct")
+        store.apply(
+            concurrency(5),
+            asked(key="k", fingerprint="b"),
+            view,
+            author=Author("direct", "me", "why"),
+        )
     assert (caught.value.status, caught.value.reason) == (409, "idempotency_key_reused")
 
 
@@ -135,7 +151,9 @@ def test_kept_replies_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:
     file = StateFile(tmp_path, lambda _path, _data: None)
     store = store_on(file, Clock())
     for number in range(KEPT_REPLIES + 5):
-        store.apply(concurrency(4), asked(key=f"k{number}"), view, kind="direct")
+        store.apply(
+            concurrency(4), asked(key=f"k{number}"), view, author=Author("direct", "me", "why")
+        )
     assert len(store.current.replies) == KEPT_REPLIES
     assert "k4" not in store.current.replies
     assert f"k{KEPT_REPLIES + 4}" in store.current.replies
@@ -144,7 +162,11 @@ def test_kept_replies_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:
 def test_a_dry_run_answers_and_keeps_nothing(tmp_path: Path) -> None:
     store = opened(tmp_path)
     reply = store.apply(
-        concurrency(4), asked(key="k", fencing_token=3), view, kind="direct", dry_run=True
+        concurrency(4),
+        asked(key="k", fencing_token=3),
+        view,
+        author=Author("direct", "me", "why"),
+        dry_run=True,
     )
     assert reply.body["dry_run"] is True
     assert reply.body["values"]["max_concurrency"] == 4
@@ -154,13 +176,13 @@ def test_a_dry_run_answers_and_keeps_nothing(tmp_path: Path) -> None:
 
 def test_a_full_disk_refuses_the_write_and_changes_nothing_in_memory(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    store.apply(concurrency(6), asked(), view, kind="direct")
+    store.apply(concurrency(6), asked(), view, author=Author("direct", "me", "why"))
     before = store.current, (tmp_path / "settings.json").read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
         with pytest.raises(StateWriteError, match=r"nothing was changed") as caught:
-            store.apply(concurrency(2), asked(), view, kind="direct")
+            store.apply(concurrency(2), asked(), view, author=Author("direct", "me", "why"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.disk_full
@@ -179,7 +201,7 @@ def test_a_lease_lapses_even_while_the_disk_is_full_and_is_saved_once_it_is_not(
 
     file, clock = StateFile(tmp_path, writer), Clock()
     store = store_on(file, clock)
-    store.apply(concurrency(9, lease_s=60), asked(), view, kind="lease")
+    store.apply(concurrency(9, lease_s=60), asked(), view, author=Author("lease", "me", "why"))
     full = True
     clock.forward(60)
     assert store.tick()
@@ -193,7 +215,7 @@ def test_a_lease_lapses_even_while_the_disk_is_full_and_is_saved_once_it_is_not(
 def test_a_tick_before_anything_is_due_does_not_touch_the_disk(tmp_path: Path) -> None:
     clock = Clock()
     store = opened(tmp_path, clock)
-    store.apply(concurrency(4, lease_s=60), asked(), view, kind="lease")
+    store.apply(concurrency(4, lease_s=60), asked(), view, author=Author("lease", "me", "why"))
     before = (tmp_path / "settings.json").stat().st_mtime_ns
     clock.forward(59)
     assert not store.tick()
@@ -214,12 +236,12 @@ def test_a_write_whose_folder_cannot_be_synced_is_in_force_and_a_retry_makes_it_
     store, once = opened(tmp_path), asked(key="k", fingerprint="a")
     for _ in range(2):
         with pytest.raises(StateWriteError, match="a power cut may undo it") as caught:
-            store.apply(concurrency(4), once, view, kind="direct")
+            store.apply(concurrency(4), once, view, author=Author("direct", "me", "why"))
         assert caught.value.replaced
         assert store.current == opened(tmp_path).current
         assert store.current.values["max_concurrency"] == 4
     broken = False
-    again = store.apply(concurrency(4), once, view, kind="direct")
+    again = store.apply(concurrency(4), once, view, author=Author("direct", "me", "why"))
     assert again.replayed
     assert (again.generation, again.body["values"]["max_concurrency"]) == (2, 4)
 
@@ -236,7 +258,7 @@ def test_a_folder_that_could_not_be_synced_is_synced_by_the_clock(tmp_path: Path
 
     store = store_on(StateFile(tmp_path, writer), Clock())
     with pytest.raises(StateWriteError):
-        store.apply(concurrency(4), asked(), view, kind="direct")
+        store.apply(concurrency(4), asked(), view, author=Author("direct", "me", "why"))
     store.tick()
     broken = False
     store.tick()
@@ -245,10 +267,20 @@ def test_a_folder_that_could_not_be_synced_is_synced_by_the_clock(tmp_path: Path
 
 
 def everything_held(store: TunableStore, clock: Clock) -> None:
-    store.apply(concurrency(9, lease_s=60), asked(), view, kind="lease")
+    store.apply(concurrency(9, lease_s=60), asked(), view, author=Author("lease", "me", "why"))
     wish, stop = PinWish("imgsz", "ann", "why", ttl_s=60), Drain("c", "why", clock() + 60)
-    store.apply(lambda document, now: pin(document, wish, now), asked(), view, kind="pin")
-    store.apply(lambda document, _now: drain(document, stop), asked(), view, kind="drain")
+    store.apply(
+        lambda document, now: pin(document, wish, now),
+        asked(),
+        view,
+        author=Author("pin", "me", "why"),
+    )
+    store.apply(
+        lambda document, _now: drain(document, stop),
+        asked(),
+        view,
+        author=Author("drain", "me", "why"),
+    )
 
 
 def test_a_clock_that_is_set_back_holds_nothing_longer_not_even_over_a_restart(
@@ -285,7 +317,7 @@ def test_a_clock_that_is_set_forward_ends_what_it_says_is_over(tmp_path: Path) -
 def test_a_clock_that_is_set_back_in_mid_ramp_does_not_stop_the_ramp(tmp_path: Path) -> None:
     clock = Clock()
     store = opened(tmp_path, clock)
-    store.apply(concurrency(8, lease_s=60), asked(), view, kind="lease")
+    store.apply(concurrency(8, lease_s=60), asked(), view, author=Author("lease", "me", "why"))
     clock.forward(60)
     store.tick()
     clock.set(-86_400)
@@ -305,7 +337,7 @@ def test_a_clock_that_is_set_back_in_mid_ramp_does_not_stop_the_ramp(tmp_path: P
         b'{"base": {"max_concurrency": NaN}, "version": 1}',
         b'{"base": {"conf_threshold": Infinity}, "version": 1}',
         b'{"base": {}, "leases": {"imgsz": {"value": 320}}, "version": 1}',
-        b'{"base": {}, "version": 1, "surprise": true}',
+        b'{"base": {}, "version": 1, "history": [{"at": NaN}]}',
         b"\xff\xfe",
     ],
 )
@@ -318,7 +350,9 @@ def test_a_damaged_state_file_is_refused_by_name_and_kept(tmp_path: Path, damage
 
 
 def test_a_torn_state_file_is_refused_at_every_length(tmp_path: Path) -> None:
-    opened(tmp_path).apply(concurrency(4, lease_s=60), asked(key="k"), view, kind="lease")
+    opened(tmp_path).apply(
+        concurrency(4, lease_s=60), asked(key="k"), view, author=Author("lease", "me", "why")
+    )
     path = tmp_path / "settings.json"
     whole = path.read_bytes()
     for length in range(0, len(whole) - 1, 17):
@@ -343,7 +377,12 @@ def test_a_lapsed_lease_on_a_knob_with_a_grid_never_keeps_the_service_from_start
     clock = Clock()
     store = opened(tmp_path, clock)
     wish = Write({"imgsz": 320}, "c", "why", lease_s=60, revert_step=32, revert_every_s=5)
-    store.apply(lambda document, now: write(document, wish, now), asked(), view, kind="lease")
+    store.apply(
+        lambda document, now: write(document, wish, now),
+        asked(),
+        view,
+        author=Author("lease", "me", "why"),
+    )
     seen = []
     clock.forward(60)
     while store.current.leases:
@@ -366,6 +405,7 @@ def test_a_state_file_of_another_version_is_fitted_with_a_warning_rather_than_re
         },
         "pins": {"speed": {"owner": "ann", "reason": "r", "expires_at": None}},
         "owners": {"speed": "ann", "imgsz": "c"},
+        "moods": ["good"],
         "version": 1,
     }
     path = tmp_path / "settings.json"
@@ -375,7 +415,12 @@ def test_a_state_file_of_another_version_is_fitted_with_a_warning_rather_than_re
     assert loaded.base == defaults() | wanted
     assert {name: lease.value for name, lease in loaded.leases.items()} == {"imgsz": 320}
     assert (dict(loaded.pins), set(loaded.owners)) == ({}, set(defaults()))
-    for said in ("no setting 'speed'", "multiple of 32, got 335", "between 1 and 256, got 1000"):
+    for said in (
+        "no setting 'speed'",
+        "no part 'moods'",
+        "multiple of 32, got 335",
+        "between 1 and 256, got 1000",
+    ):
         assert said in caplog.text
 
 
