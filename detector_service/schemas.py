@@ -130,7 +130,7 @@ class VideoList(_Inbound):
         Literal["fetching", "queued", "running", "parked", "done", "failed", "cancelled"] | None
     ) = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
-    before: Annotated[int, Field(ge=1)] | None = None
+    before: Annotated[int, Field(ge=1, lt=2**63)] | None = None
 
 
 class FoundObject(BaseModel):

@@ -30,6 +30,7 @@ from detector_service.errors import MediaError, RefusedError
 from detector_service.limiter import Place
 from detector_service.media import draw, picture
 from detector_service.routes.parts import Parts, parts_of
+from detector_service.routes.upload import is_form
 from detector_service.routes.wire import invalid, media_refusal, read_capped, require_length
 from detector_service.schemas import DetectAnswer, DetectQuery, FoundObject, ImageSize, Timings
 
@@ -196,7 +197,7 @@ def _weight(part: str) -> tuple[str, float]:
 
 async def _read_image(request: Request, limit: int) -> bytes:
     body = await read_capped(request, limit)
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not is_form(request):
         return body
     parser = MultiPartParser(request.headers, _once(body), max_files=1, max_part_size=limit)
     parser.spool_max_size = limit  # in memory, where the body is already

@@ -19,19 +19,26 @@ class Site:
     port: int = 0
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.asked.append(asked)
-        target = asked.split(" ", 2)[1]
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one connection, in a task that the end of the site ends."""
+        task = asyncio.create_task(self._serve(reader, writer))
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+            self.asked.append(asked)
+            target = asked.split(" ", 2)[1]
             await self.answers[target.partition("?")[0]](writer)
             await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client has had enough, which is what some tests are about
         finally:
             writer.close()
@@ -49,6 +56,18 @@ def says(body: bytes = b"", status: str = "200 OK", **headers: str) -> Answer:
     return answer
 
 
+def stalls(begun: asyncio.Event) -> Answer:
+    """Begin to answer, and never end."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc")
+        await writer.drain()
+        begun.set()
+        await asyncio.Event().wait()
+
+    return answer
+
+
 @asynccontextmanager
 async def site(tls: SSLContext | None = None, **answers: Answer) -> AsyncIterator[Site]:
     """Run a site; ``film=...`` answers ``/films/film``."""
@@ -59,4 +78,7 @@ async def site(tls: SSLContext | None = None, **answers: Answer) -> AsyncIterato
         yield made
     finally:
         server.close()
+        for task in tuple(made.serving):
+            task.cancel()
+        await asyncio.gather(*made.serving, return_exceptions=True)
         await server.wait_closed()

@@ -15,7 +15,7 @@ import pytest
 from detector_service.errors import MediaError, RefusedError, StartError, StateWriteError
 from detector_service.jobs.fetch import Fetcher, is_public, read_allowed, redacted
 from detector_service.jobs.incoming import Incoming
-from tests.detector.sites import Answer, says, site
+from tests.detector.sites import Answer, says, site, stalls
 
 FILM = bytes(range(256)) * 10_000
 
@@ -242,12 +242,7 @@ async def test_an_endless_body_is_cut_at_the_limit(tmp_path: Path) -> None:
 
 
 async def test_a_body_that_never_ends_to_arrive_is_given_up(tmp_path: Path) -> None:
-    async def stuck(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc")
-        await writer.drain()
-        await writer.wait_closed()
-
-    async with site(film=stuck) as films:
+    async with site(film=stalls(asyncio.Event())) as films:
         wrong = await failure(
             fetcher(films.url, max_seconds=0.2), f"{films.url}/films/film", tmp_path / "film"
         )
@@ -359,18 +354,11 @@ async def test_a_full_disk_is_told_as_such_and_leaves_nothing(
 
 
 async def test_a_cancelled_download_leaves_nothing(tmp_path: Path) -> None:
-    stuck = asyncio.Event()
-
-    async def slow(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc")
-        await writer.drain()
-        stuck.set()
-        await writer.wait_closed()
-
-    async with site(film=slow) as films:
+    begun = asyncio.Event()
+    async with site(film=stalls(begun)) as films:
         fetch = fetcher(films.url)
         fetching = asyncio.create_task(fetch.fetch(f"{films.url}/films/film", tmp_path / "film"))
-        await stuck.wait()
+        await begun.wait()
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.detector.films import bars, make_film, numbers, read_film
-from tests.detector.sites import FILM_PATH, says, site
+from tests.detector.sites import FILM_PATH, says, site, stalls
 from tests.detector.toys import Running, listening, running, until
 
 FRAMES = 12
@@ -280,13 +280,19 @@ async def test_a_full_store_is_507_and_says_what_to_do(tmp_path: Path, film: byt
 
 async def test_a_client_that_leaves_mid_upload_leaves_nothing_behind(tmp_path: Path) -> None:
     async with listening(tmp_path) as detector:
-        for head in (b"Content-Length: 1000000\r\n", b"Transfer-Encoding: chunked\r\n"):
+        long, chunked = b"Content-Length: 1000000\r\n", b"Transfer-Encoding: chunked\r\n"
+        for head, leave in (
+            (long, asyncio.StreamWriter.close),
+            (long, asyncio.StreamWriter.write_eof),  # it said more than it sends
+            (chunked, asyncio.StreamWriter.close),
+        ):
             _reader, writer = await ask(detector, head)
             writer.write(b"5\r\nabcde\r\n")
             await until(lambda: stored(tmp_path))
+            leave(writer)
+            await until(lambda: stored(tmp_path) == [])
             writer.close()
             await writer.wait_closed()
-            await until(lambda: stored(tmp_path) == [])
         assert (await detector.client.get("/v1/videos")).json()["videos"] == []
 
 
@@ -386,7 +392,7 @@ async def test_the_list_is_newest_first_in_pages_and_by_state(tmp_path: Path, fi
             await ended(detector, {"links": {"events": f"/v1/videos/{name}/events"}})
         assert (await listed(state="done"))[0] == ids[::-1]
         assert await listed(state="failed") == ([], None)
-        for query in ({"state": "lost"}, {"limit": 0}, {"before": "x"}, {"page": 1}):
+        for query in ({"state": "lost"}, {"limit": 0}, {"before": 10**30}, {"page": 1}):
             answer = await detector.client.get("/v1/videos", params=query)
             assert refused(answer) == (422, "invalid")
 
@@ -513,6 +519,19 @@ async def test_a_film_that_cannot_be_fetched_fails_in_words_without_secrets(
         assert refused(answer) == (410, "failed")
     ours = [line for line in caplog.messages if "HTTP Request" not in line]  # the client's own
     assert "secret" not in json.dumps([failed, ours])
+
+
+async def test_a_fetch_that_a_restart_cut_short_starts_over(tmp_path: Path, film: bytes) -> None:
+    begun = asyncio.Event()
+    async with site(film=stalls(begun)) as films:
+        async with running(tmp_path, video_urls=films.url) as detector:
+            body = {"url": f"{films.url}{FILM_PATH}"}
+            video = (await detector.client.post("/v1/videos", json=body)).json()
+            await begun.wait()
+            assert (await looked(detector, video))["state"] == "fetching"
+        films.answers[FILM_PATH] = says(film)
+        async with running(tmp_path, video_urls=films.url) as detector:
+            assert (await ended(detector, video))["state"] == "done"
 
 
 @pytest.mark.parametrize(
