@@ -10,6 +10,7 @@ import hashlib
 from typing import Final
 
 import av
+import cv2
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -20,6 +21,12 @@ from detector_service.errors import MediaError
 
 QUARTER: Final = 90
 BT709: Final = 1
+TURNS: Final[dict[int, int | None]] = {
+    0: None,
+    90: cv2.ROTATE_90_CLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
 
 
 def rotation(frame: VideoFrame) -> int:
@@ -41,10 +48,10 @@ class ToImage:
         Args:
             width: pixels of the upright image.
             height: pixels of the upright image.
-            turn: degrees clockwise, a multiple of 90.
+            turn: degrees clockwise: 0, 90, 180 or 270.
         """
-        self._turns = -turn // QUARTER % 4  # NumPy turns the other way round
-        lying = self._turns % 2 == 1
+        self._turn = TURNS[turn]
+        lying = turn % 180 == QUARTER
         self._width, self._height = (height, width) if lying else (width, height)
         self._reformatter = VideoReformatter()
 
@@ -62,7 +69,12 @@ class ToImage:
             words = f"a frame's pixels ({frame.format.name}) cannot be converted: {exc}"
             raise MediaError("undecodable", words) from exc
         found = scaled.to_ndarray().astype(np.uint8, copy=False)
-        return np.ascontiguousarray(np.rot90(found, self._turns)) if self._turns else found
+        return found if self._turn is None else _rotated(found, self._turn)
+
+
+def _rotated(image: Image, turn: int) -> Image:
+    turned: Image = cv2.rotate(image, turn)
+    return turned
 
 
 class ToFrame:
@@ -76,7 +88,8 @@ class ToFrame:
         """Return a YUV 4:2:0 picture; an odd width or height is rounded up, its edge repeated."""
         height, width = image.shape[:2]
         if width % 2 or height % 2:
-            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            edge = cv2.BORDER_REPLICATE
+            image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, edge)
         return self._reformatter.reformat(
             VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24"),
             format="yuv420p",

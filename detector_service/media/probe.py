@@ -15,7 +15,7 @@ import av
 from detector_service.errors import MediaError
 from detector_service.media.decoder import Decoder, require_size
 from detector_service.media.film import FilmInfo, MediaLimits
-from detector_service.media.pixels import ToImage, rotation
+from detector_service.media.pixels import QUARTER, ToImage, rotation
 
 
 def probe(path: Path, limits: MediaLimits) -> FilmInfo:
@@ -38,7 +38,7 @@ def probe(path: Path, limits: MediaLimits) -> FilmInfo:
             raise MediaError("no_frames", words)
         require_size(first.width, first.height, limits.max_pixels)
         turn = rotation(first)
-        lying = turn % 180 == 90  # noqa: PLR2004 - a quarter turn, either way
+        lying = turn in (QUARTER, 3 * QUARTER)
         width, height = first.width, first.height
         upright = (height, width) if lying else (width, height)
         ToImage(width=upright[0], height=upright[1], turn=turn).image(first)

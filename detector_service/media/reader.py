@@ -3,8 +3,8 @@
 Called by the video pipeline, on its decoding thread; holds one frame at a time.
 Surprise: going on never trusts a seek. The bookmark's frame is looked for behind the keyframe,
 by its time and its pixels; where it is not found, the way to it is damaged, or the file's clock
-cannot name one frame, the film is decoded from its start and counted. Only containers with an index of their own are seeked:
-in a transport stream of joined recordings one time may name two frames.
+cannot name one frame, the film is decoded from its start and counted. Only containers with an
+index of their own are seeked: in joined transport streams one time may name two frames.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 from hypothesis import given
@@ -45,7 +46,7 @@ def test_a_clock_finer_than_ticks_still_rises() -> None:
 def test_ticks_always_rise_from_zero(times: list[int | None]) -> None:
     found = ticks_of(*times)
     assert found[:1] in ([], [0])
-    assert all(one < two for one, two in zip(found, found[1:], strict=False))
+    assert all(one < two for one, two in itertools.pairwise(found))
 
 
 @given(st.lists(st.integers(0, 100_000), min_size=2, unique=True), st.data())
