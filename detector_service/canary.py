@@ -111,7 +111,7 @@ class Canary:
         if seen.ok is None:
             seen = Sighting(None, None, seen.seconds)
         else:
-            self._telemetry.note_canary(ok=seen.ok, at=self._now())
+            self._telemetry.note_canary(ok=seen.ok, iou=seen.iou or 0.0, at=self._now())
         self.last = seen
         return seen
 

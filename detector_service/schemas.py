@@ -174,3 +174,18 @@ class CanaryAnswer(BaseModel):
     ok: bool | None
     iou: float | None
     seconds: float | None
+
+
+class BeforeAfter(BaseModel):
+    """One figure before and after; null where it cannot be told."""
+
+    before: int | None
+    after: int | None
+
+
+class CacheAnswer(BaseModel):
+    """Answer of ``POST /v1/cache/clear``; the device's figure is null where there is no GPU."""
+
+    resident_bytes: BeforeAfter
+    device_reserved_bytes: BeforeAfter
+    seconds: float

@@ -55,7 +55,7 @@ class Telemetry:
         """Register everything in a fresh registry."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._canary: tuple[Gauge, Gauge] | None = None
+        self._canary: tuple[Gauge, Gauge, Gauge] | None = None
         self._article()
         self._requests()
         self._settings()
@@ -71,15 +71,19 @@ class Telemetry:
         """Let ``gauge`` read its value at every scrape."""
         gauge.set_function(read)
 
-    def note_canary(self, *, ok: bool, at: float) -> None:
+    def note_canary(self, *, ok: bool, iou: float, at: float) -> None:
         """Record a canary at ``at`` (epoch seconds); the series exist from the first one on."""
         if self._canary is None:
             self._canary = (
                 self._gauge("detector_canary_success", "1: the canary was found; 0: blind."),
                 self._gauge("detector_canary_timestamp_seconds", "Time of the last canary."),
+                self._gauge(
+                    "detector_canary_iou",
+                    "Overlap of the box found with the known one; a model that is well repeats it.",
+                ),
             )
-        self._canary[0].set(ok)
-        self._canary[1].set(at)
+        for gauge, value in zip(self._canary, (ok, at, iou), strict=True):
+            gauge.set(value)
 
     def note_frame(self, classes: Collection[str], found: Iterable[tuple[str, float]]) -> None:
         """Count one frame that went through the model, and the class and confidence of its objects.

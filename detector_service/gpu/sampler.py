@@ -176,7 +176,7 @@ class Sampler:
             self._asked = None
 
 
-def resident_bytes() -> float | None:
+def resident_bytes() -> int | None:
     """Return the resident size of this process, or None where the system does not tell.
 
     Second field of ``/proc/self/statm``, in pages (proc(5)).
@@ -185,4 +185,4 @@ def resident_bytes() -> float | None:
         pages = STATM.read_text(encoding="ascii").split()[1]
     except OSError:
         return None
-    return float(int(pages) * os.sysconf("SC_PAGE_SIZE"))
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

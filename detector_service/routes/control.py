@@ -1,4 +1,4 @@
-"""The control endpoints: settings, leases, pins, drain, canary on demand.
+"""The control endpoints: settings, leases, pins, drain; canary and clean-up on demand.
 
 Every write goes the same way: who may (token or loopback), what is asked (body and headers), one
 rule of ``tunables`` in a worker thread (it syncs to disk), then the limiter is woken.
@@ -8,16 +8,29 @@ the document in memory.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Callable
 from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from detector_service.backends import Backend
 from detector_service.errors import RefusedError
+from detector_service.gpu.sampler import resident_bytes
 from detector_service.routes.parts import Parts, parts_of
 from detector_service.routes.wire import json_answer, read_model, reply_answer, require_control
-from detector_service.schemas import Actor, CanaryAnswer, DrainWrite, PinWrite, SettingsWrite
+from detector_service.schemas import (
+    Actor,
+    BeforeAfter,
+    CacheAnswer,
+    CanaryAnswer,
+    DrainWrite,
+    PinWrite,
+    SettingsWrite,
+)
 from detector_service.tunables import (
     Author,
     Document,
@@ -32,6 +45,10 @@ from detector_service.tunables import (
 )
 from detector_service.tunables.changes import drain, end_lease, pin, undrain, unpin, write
 from detector_service.tunables.store import Command
+
+log = logging.getLogger(__name__)
+
+CACHE_PATIENCE_S = 30.0  # a pass in hand is waited for; a device that hangs is not
 
 router = APIRouter()
 guarded = APIRouter(dependencies=[Depends(require_control)])
@@ -146,6 +163,43 @@ async def post_canary(request: Request) -> CanaryAnswer:
         raise parts.refusal() or RefusedError(503, "loading", "the model is not loaded")
     seen = await parts.canary.look()
     return CanaryAnswer(ok=seen.ok, iou=seen.iou, seconds=seen.seconds)
+
+
+@guarded.post("/v1/cache/clear")
+async def post_cache_clear(request: Request) -> CacheAnswer:
+    """Give cached memory back, between two passes, and try full batches again.
+
+    To do it twice does no harm, so keys and fencing tokens are not looked at.
+    """
+    actor, _asked = await read_model(request, Actor)
+    parts = parts_of(request)
+    if not (parts.loaded and parts.alive):
+        raise parts.refusal() or RefusedError(503, "loading", "the model is not loaded")
+    try:
+        async with asyncio.timeout(CACHE_PATIENCE_S):
+            answer = await asyncio.wrap_future(parts.batcher.run_on_device(_clear))
+    except TimeoutError as exc:
+        words = f"the device had no moment for it in {CACHE_PATIENCE_S:g} s; nothing was cleared"
+        raise RefusedError(504, "deadline", words) from exc
+    parts.batcher.forget_limit()
+    log.info("cache cleared for %r (%r): %s", actor.owner, actor.reason, answer)
+    return answer
+
+
+def _clear(backend: Backend) -> CacheAnswer:
+    started = time.monotonic()
+    resident, device = resident_bytes(), _device_bytes(backend)
+    backend.clear_cache()
+    return CacheAnswer(
+        resident_bytes=BeforeAfter(before=resident, after=resident_bytes()),
+        device_reserved_bytes=BeforeAfter(before=device, after=_device_bytes(backend)),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _device_bytes(backend: Backend) -> int | None:
+    memory = backend.memory()
+    return None if memory is None else memory.reserved
 
 
 async def change(

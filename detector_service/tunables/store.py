@@ -198,8 +198,11 @@ class TunableStore:
 
     def _publish(self, after: Document) -> None:
         known, self._document = set(self._document.history), after
-        for change in after.history:
-            if change not in known and change.before != change.after:
+        for change in (change for change in after.history if change not in known):
+            # What others wrote is quoted: it must not be able to end a line of the log.
+            by = f"{change.kind} by {change.owner!r}: {change.reason!r}"
+            log.info("%s from %s to %s, %s", change.knob, change.before, change.after, by)
+            if change.before != change.after:
                 self._watch(change.knob, change.kind)
 
 

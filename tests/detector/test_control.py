@@ -349,10 +349,14 @@ CONTROL = [
     ("POST", "/v1/drain"),
     ("DELETE", "/v1/drain"),
     ("POST", "/v1/canary"),
+    ("POST", "/v1/cache/clear"),
     ("POST", "/update-params"),
     ("POST", "/adjust-concurrency"),
 ]
-OPEN = ["/livez", "/readyz", "/metrics", "/v1/settings", "/v1/drain"]
+OPEN = [
+    *("/livez", "/readyz", "/metrics", "/v1/settings", "/v1/settings/history", "/v1/drain"),
+    *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/cursor"),
+]
 
 
 async def test_with_a_token_every_control_endpoint_asks_for_it(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -41,6 +43,7 @@ OURS = {
     "detector_config_info": "gauge",
     "detector_last_inference_timestamp_seconds": "gauge",
     "detector_canary_success": "gauge",
+    "detector_canary_iou": "gauge",
     "detector_ready": "gauge",
     "detector_draining": "gauge",
     "detector_leases_active": "gauge",
@@ -86,6 +89,7 @@ async def test_a_request_is_counted_everywhere_it_should_be(tmp_path: Path) -> N
             "detector_request_duration_seconds_count": 1,
             'detector_request_duration_seconds_bucket{le="0.25"}': 1,
             "detector_canary_success": 1,
+            "detector_canary_iou": 1,
             "detector_ready": 1,
             "http_requests_in_progress": 1,
             'detector_config_info{backend="torch",model="toy.pt",nms="external",'
@@ -119,6 +123,7 @@ async def test_the_canary_tells_a_seeing_model_from_a_blind_one(tmp_path: Path) 
         detector.backend.blind = True
         await until(lambda: detector.parts.canary.last.ok is False)
         assert await detector.metric("detector_canary_success") == 0
+        assert await detector.metric("detector_canary_iou") == 0
         ready = await detector.client.get("/readyz")
         assert (ready.status_code, ready.json()["canary_ok"]) == (200, False)
         detector.backend.blind = False
@@ -173,6 +178,52 @@ async def test_a_model_that_cannot_be_opened_asks_the_server_to_end(tmp_path: Pa
     assert str(parts.failure) == "there is no model"
 
 
+async def test_the_names_of_the_open_inference_protocol_say_the_same(tmp_path: Path) -> None:
+    async with running(tmp_path, model=Path("best.v2.pt")) as detector:
+
+        async def asked(path: str) -> tuple[int, Any]:
+            answer = await detector.client.get(path)
+            return answer.status_code, answer.json()
+
+        assert (await asked("/v2"))[1]["name"] == "detector_service"
+        assert await asked("/v2/health/live") == (200, {"live": True})
+        assert await asked("/v2/health/ready") == (200, {"ready": True})
+        assert await asked("/v2/models/best.v2/ready") == (200, {"name": "best.v2", "ready": True})
+        status, model = await asked("/v2/models/best.v2")
+        assert (status, model["versions"], model["platform"]) == (
+            200,
+            ["0123456789ab"],
+            "ultralytics_torch",
+        )
+        for path in ("/v2/models/other", "/v2/models/other/ready"):
+            status, body = await asked(path)
+            assert (status, body["reason"]) == (404, "unknown_model")
+            assert "'best.v2'" in body["error"]
+        await detector.client.post("/v1/drain", json={"owner": "c", "reason": "r"})
+        assert await asked("/v2/health/live") == (200, {"live": True})
+        assert await asked("/v2/health/ready") == (400, {"ready": False})
+        assert (await asked("/v2/models/best.v2/ready"))[0] == 400
+
+
+async def test_a_device_that_hangs_is_not_alive_under_either_name_whatever_waits(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, hang_s=0.05) as detector:
+        detector.backend.gate.clear()
+        stuck = await detector.held_up(1)
+        await until(lambda: not detector.parts.alive)
+        for path, status in {
+            "/livez": 503,
+            "/readyz": 503,
+            "/v2/health/live": 400,
+            "/v2/health/ready": 400,
+        }.items():
+            assert (await detector.client.get(path)).status_code == status, path
+        detector.backend.gate.set()
+        await asyncio.gather(*stuck)
+        await until(lambda: detector.parts.alive)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_device_lost_while_serving_asks_the_server_to_end(tmp_path: Path) -> None:
     async with running(tmp_path) as detector:
@@ -183,6 +234,8 @@ async def test_a_device_lost_while_serving_asks_the_server_to_end(tmp_path: Path
         assert (await detector.detect(LETHAL)).status_code == 503
         await until(lambda: asked)
         assert detector.parts.failure is None
+        assert (await detector.client.get("/livez")).status_code == 503
+        assert (await detector.client.get("/v2/health/live")).status_code == 400
 
 
 async def test_a_clock_that_fails_ends_the_server_rather_than_keeping_leases_for_ever(

@@ -50,13 +50,17 @@ class Steered:
         ]
 
 
-def test_every_value_of_a_write_is_entered_with_its_author(tmp_path: Path) -> None:
+def test_every_value_of_a_write_is_entered_and_logged_with_its_author(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     steered = Steered(tmp_path)
     steered.write(imgsz=480, batch_size=4, queue_limit=20)
     assert steered.entries == [
         ("batch_size", 8, 4, "ann", "direct", "a talk"),
         ("imgsz", 640, 480, "ann", "direct", "a talk"),
     ]
+    assert "imgsz from 640 to 480, direct by 'ann': 'a talk'" in caplog.messages
     change = steered.store.current.history[0]
     assert (change.at, change.generation) == (steered.clock(), 2)
 
