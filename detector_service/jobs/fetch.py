@@ -212,9 +212,9 @@ class Fetcher:
             raise _no_film(f"the server answers {answer.status_code}")
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise _no_film("the server sends it compressed, though asked not to")
-        kind = answer.headers.get("content-type", "")
-        if kind.startswith("text/"):
-            raise _no_film(f"the server sends {kind.partition(';')[0]}, which is no film")
+        # Other types are believed to be wrong sooner than the film: .ts is often sent as text.
+        if answer.headers.get("content-type", "").lower().startswith("text/html"):
+            raise _no_film("the server sends a page, perhaps to log in, and no film")
         told = answer.headers.get("content-length", "")
         if told.isdigit() and int(told) > self.max_bytes:
             raise too_large(self.max_bytes)
