@@ -124,7 +124,8 @@ def _run(app: FastAPI, listener: socket.socket) -> int:
 def _listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # Named, since asyncio sets TCP_NODELAY only where it reads TCP: 40 ms a request without.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as exc:
         raise _deaf(settings, exc) from exc
     try:

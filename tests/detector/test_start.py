@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector_service.__main__ import main
+from detector_service.__main__ import _listen, main
 from detector_service.errors import StartError
 from detector_service.settings import is_loopback, read_settings, unknown_variables
 from tests.detector.toys import write_canary
@@ -123,6 +123,12 @@ def test_a_port_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert f"cannot listen on 127.0.0.1:{port}" in refusal(capsys, "--port", str(port))
+
+
+def test_answers_are_not_held_back_until_the_client_acknowledges_their_headers() -> None:
+    with _listen(read_settings(port=0)) as listener:
+        # asyncio sets TCP_NODELAY on what it accepts only where this is named.
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_a_misspelt_variable_is_noticed() -> None:
