@@ -11,24 +11,53 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from detector_service.backends.base import NO_CUDA
+from detector_service.backends.base import NO_CUDA, Image, ModelInfo, Pass
 from detector_service.backends.cache import built_once
 from detector_service.backends.checkpoint import fingerprint
 from detector_service.backends.yolo import YoloBackend, limit_threads, quiet, warm
-from detector_service.errors import StartError
+from detector_service.errors import InferenceError, StartError
 
 EXPORTED = "model_openvino_model"  # Ultralytics knows an OpenVINO model by the end of its name
 PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
+class OpenVinoBackend(YoloBackend):
+    """An export; it predicts as a checkpoint does, but the network under it is OpenVINO's."""
+
+    def __init__(self, model: Any, info: ModelInfo, compiled: Callable[[], Any]) -> None:
+        """Wrap a loaded export that has predicted once; ``compiled`` makes its network anew."""
+        super().__init__(model, info)
+        self._compiled = compiled
+
+    def infer(self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int) -> Pass:
+        """Return the detections of each image; raises what every backend raises."""
+        try:
+            return super().infer(images, conf=conf, iou=iou, imgsz=imgsz)
+        except InferenceError as exc:
+            failure = type(exc)(str(exc))
+        # A network that ran out of memory half-way fails on every later image too. Made anew out
+        # here, where the traceback no longer holds the tensors of the pass.
+        inner = self.model.predictor.model.backend
+        inner.ov_compiled_model = None
+        inner.ov_compiled_model = self._compiled()
+        raise failure
+
+    def clear_cache(self) -> None:
+        """Give back the buffers of the largest pass so far, then what every backend caches."""
+        self.model.predictor.model.backend.ov_compiled_model.release_memory()
+        super().clear_cache()
+
+
 def open_openvino(
     reference: YoloBackend, path: Path, *, threads: int | None, cache: Path
-) -> YoloBackend:
+) -> OpenVinoBackend:
     """Export the checkpoint if that was not done before, and load the export.
 
     Args:
@@ -50,15 +79,15 @@ def open_openvino(
     with quiet():
         try:
             built_once(folder, lambda into: _export(reference.model, into))
-            backend = _load(folder / EXPORTED, reference, threads)
+            return _load(folder / EXPORTED, reference, threads)
         except OSError as exc:
             words = f"cannot keep the OpenVINO export in {folder}: {exc.strerror or exc}"
             raise StartError(f"{words}; set DETECTOR_CACHE_DIR to a writable folder") from exc
         except Exception as exc:  # tracer, converter and compiler raise anything
             words = " ".join(str(exc).split())[:300] or type(exc).__name__
             raise StartError(f"OpenVINO cannot run the model file {path}: {words}") from exc
-    limit_threads(threads)
-    return backend
+        finally:
+            limit_threads(threads)
 
 
 def _versions() -> str:
@@ -86,7 +115,7 @@ def _export(model: Any, into: Path) -> None:
         raise StartError("the export wrote no model")
 
 
-def _load(folder: Path, reference: YoloBackend, threads: int | None) -> YoloBackend:
+def _load(folder: Path, reference: YoloBackend, threads: int | None) -> OpenVinoBackend:
     import ultralytics  # noqa: PLC0415 - loaded by torch's backend, with the environment it needs
 
     model = ultralytics.YOLO(str(folder), task="detect")
@@ -95,9 +124,10 @@ def _load(folder: Path, reference: YoloBackend, threads: int | None) -> YoloBack
     config = dict(inner.compile_model.keywords["config"], ENABLE_CPU_PINNING=False)
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    # Ultralytics has no way to pass these, so its network is compiled again, on the CPU for sure.
     [network] = folder.glob("*.xml")
-    inner.ov_compiled_model = inner.compile_model(str(network), device_name="CPU", config=config)
+    compiled = partial(inner.compile_model, str(network), device_name="CPU", config=config)
+    # Ultralytics has no way to pass these, so its network is compiled again, on the CPU for sure.
+    inner.ov_compiled_model = compiled()
     kind = inner.ov_compiled_model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     info = replace(
         reference.info,
@@ -105,4 +135,4 @@ def _load(folder: Path, reference: YoloBackend, threads: int | None) -> YoloBack
         backend="openvino",
         precision=PRECISIONS.get(kind, kind),
     )
-    return YoloBackend(model, info)
+    return OpenVinoBackend(model, info, compiled)

@@ -17,10 +17,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from ctypes import CDLL
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -33,9 +34,10 @@ from detector_service.errors import (
     StartError,
 )
 
-# How torch (CUDA, cuBLAS, cuDNN, its CPU allocator), OpenCV and the C++ library say it.
+# How torch (CUDA, cuBLAS, cuDNN, its CPU allocator), OpenCV, OpenVINO and C++ say it.
 NO_ROOM = re.compile(
-    r"out of memory|can't allocate memory|_ALLOC_FAILED|insufficient memory|bad_alloc",
+    r"out of memory|can't allocate memory|_ALLOC_FAILED|insufficient memory|bad_alloc"
+    r"|Check 'ptr' failed at \S*cpu_memory",
     re.IGNORECASE,
 )
 # Such an error sticks: every later call into CUDA fails with it, until the process ends.
@@ -86,9 +88,11 @@ class YoloBackend:
         """Say what is loaded."""
         return self._info
 
-    def measured(self, figures: Mapping[str, float]) -> YoloBackend:
+    def measured(self, figures: Mapping[str, float]) -> Self:
         """Return the same model, knowing how fast each backend was."""
-        return YoloBackend(self.model, replace(self._info, measured=dict(figures)))
+        known = copy(self)
+        known._info = replace(self._info, measured=dict(figures))  # noqa: SLF001 - of this class
+        return known
 
     def infer(self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int) -> Pass:
         """Return the detections of each image.

@@ -309,17 +309,19 @@ class Batcher:
     def _make_room(
         self, backend: Backend, batch: Sequence[Queued], failure: OutOfMemoryError
     ) -> None:
-        """Try the halves of a pass that did not fit; a single frame is told that it does not."""
+        """Try a pass that did not fit in parts; a single frame is told that it does not fit."""
         self._on_out_of_memory()
         self._room.ran_out(len(batch))
         log.warning("out of memory with %d frames in a pass: %s", len(batch), failure)
         backend.clear_cache()
-        half = len(batch) // 2
-        if half == 0:
+        if len(batch) == 1:
             batch[0].future.set_exception(failure)
             return
-        self._answer(backend, batch[:half])
-        self._answer(backend, batch[half:])
+        half = len(batch) // 2
+        while batch:
+            part = self._room.peek(half)  # asked anew, since a part may not have fitted either
+            self._answer(backend, batch[:part])
+            batch = batch[part:]
 
     def _pass(self, backend: Backend, batch: Sequence[Queued]) -> None:
         first = batch[0].work

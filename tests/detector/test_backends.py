@@ -94,6 +94,10 @@ class AcceleratorError(RuntimeError):
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), OutOfMemoryError),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), OutOfMemoryError),
         (RuntimeError("Exception from src/inference: std::bad_alloc"), OutOfMemoryError),
+        (
+            RuntimeError("[CPU] Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:1"),
+            OutOfMemoryError,
+        ),
         (MemoryError("Unable to allocate 8.00 GiB for an array"), OutOfMemoryError),
         (MemoryError(), OutOfMemoryError),
         (AcceleratorError("an illegal memory access was encountered"), DeviceLostError),

@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import os
 import random
+import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from detector_service.backends.openvino import EXPORTED, open_openvino
 from detector_service.backends.yolo import YoloBackend, open_yolo
 from detector_service.batcher import Batcher, BatchLimits, Work
 from detector_service.canary import overlap
-from detector_service.errors import StartError
+from detector_service.errors import InferenceError, StartError
 from detector_service.load import SAMPLE, read_frames
 from tests.detector.test_real import CANARY, WEIGHTS, process
 
@@ -154,6 +155,51 @@ def test_a_model_holds_no_pixels_of_the_last_pass(torch: YoloBackend) -> None:
     del image
     gc.collect()
     assert pixels() is None
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_a_pass_that_failed_or_a_cleared_cache_spoils_nothing_for_the_next(
+    backend: str, frames: list[Image], request: pytest.FixtureRequest
+) -> None:
+    opened: YoloBackend = request.getfixturevalue(backend)
+    [before] = opened.infer(frames[-1:], **AS_ONE, imgsz=640).found
+    with pytest.raises(InferenceError):
+        opened.infer([np.zeros((0, 0, 3), np.uint8)], **AS_ONE, imgsz=640)
+    opened.clear_cache()
+    [after] = opened.infer(frames[-1:], **AS_ONE, imgsz=640).found
+    assert after == before
+    assert before
+
+
+CRAMPED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from detector_service.backends.yolo import open_yolo
+from detector_service.batcher import Batcher, BatchLimits, Work
+backend = open_yolo(Path(sys.argv[1]), threads=2, scratch=Path(sys.argv[2]))
+told = []
+subject = Batcher(
+    lambda: backend, lambda: BatchLimits(32, 0), on_out_of_memory=lambda: told.append(1)
+)
+subject.start()
+frame = Work(np.zeros((720, 1280, 3), np.uint8), 0.3, 0.7, 1280)
+subject.submit(frame).result(60)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+most = pages * resource.getpagesize() + 400 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+futures = subject.submit_all([frame] * 32)
+print(sum(future.exception(120) is None for future in futures), subject.batch_limit, len(told))
+"""
+
+
+def test_a_real_shortage_of_memory_costs_batch_size_and_no_frame(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", CRAMPED, str(WEIGHTS), str(tmp_path / "scratch")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=150, check=True)
+    answered, limit, out_of_memory = map(int, done.stdout.split())
+    assert answered == 32
+    assert 1 <= limit < 32
+    assert out_of_memory >= 1
 
 
 @pytest.mark.parametrize("name", ["yolov8n", "yolo11n", "yolo26n"])

@@ -306,12 +306,12 @@ def test_a_pass_that_does_not_fit_is_halved_until_it_does_and_the_size_is_rememb
     with started(backend, on_out_of_memory=lambda: out_of_memory.append(1)) as subject:
         futures = subject.submit_all([work(value) for value in range(8)])
         assert [boxes(future.result(10)) for future in futures] == [{float(n)} for n in range(8)]
-        assert [len(call.values) for call in backend.calls] == [8, 4, 2, 2, 4, 2, 2]
+        assert [len(call.values) for call in backend.calls] == [8, 4, 2, 2, 2, 2]
         assert subject.batch_limit == 2
-        assert len(out_of_memory) == backend.cleared == 3
+        assert len(out_of_memory) == backend.cleared == 2
         again = subject.submit_all([work(value) for value in range(4)])
         [future.result(10) for future in again]
-        assert [len(call.values) for call in backend.calls[7:]] == [2, 2]
+        assert [len(call.values) for call in backend.calls[6:]] == [2, 2]
         subject.forget_limit()
         assert subject.batch_limit == 8
 
