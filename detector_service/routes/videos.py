@@ -105,7 +105,8 @@ async def get_result(request: Request, name: str) -> Response:
     return StreamingResponse(pieces, media_type="application/json")
 
 
-@router.api_route("/v1/videos/{name}/annotated", methods=["GET", "HEAD"])
+@router.get("/v1/videos/{name}/annotated")
+@router.head("/v1/videos/{name}/annotated")
 async def get_annotated(request: Request, name: str) -> Response:
     """Return the film with the boxes drawn in; ranges are served, which players need to seek."""
     path = await parts_of(request).desk.annotated(name)
@@ -171,7 +172,7 @@ async def _take(parts: Parts, request: Request) -> tuple[View, bool]:
         return await asyncio.shield(parts.desk.accept_url(wanted.url, options(wanted), key))
     asked = options(VideoOptions.model_validate(dict(request.query_params)))
     require_room(request, parts.settings.max_video_bytes)
-    draft = await parts.desk.admit(_length(request, parts.settings.max_video_bytes))
+    draft = await parts.desk.admit(_length(request, parts.settings.max_video_bytes), key)
     try:
         arrived, film = await _read(parts, request, draft)
     except BaseException:

@@ -552,6 +552,12 @@ async def test_a_url_that_is_not_allowed_or_not_plain_is_refused_at_once(tmp_pat
         assert stored(tmp_path) == []
 
 
+async def test_the_api_describes_itself_and_names_every_operation_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as detector:
+        described = (await detector.client.get("/openapi.json")).json()
+    assert {"get", "delete"} == set(described["paths"]["/v1/videos/{name}"])
+
+
 async def test_images_and_videos_at_once_do_not_mix_their_answers(
     tmp_path: Path, film: bytes
 ) -> None:
