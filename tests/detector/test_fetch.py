@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from typing import Any
+from urllib.parse import unquote
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detector_service.errors import MediaError, RefusedError, StartError, StateWriteError
 from detector_service.jobs.fetch import Fetcher, is_public, read_allowed, redacted
@@ -104,6 +109,23 @@ def test_a_url_that_is_not_plainly_under_the_prefix_is_refused(url: str) -> None
         fetcher("https://films.test/a").require(url)
     refused = (caught.value.status, caught.value.reason)
     assert refused in {(403, "url_not_allowed"), (422, "invalid")}
+
+
+@given(
+    st.sampled_from(["http://films.test", "http://films.test/a", "http:/", "http://films.test:80"]),
+    st.text(alphabet="/.%2eEfFcC5\\@#?:;[]ab \t", max_size=24),
+)
+def test_what_is_allowed_is_read_alike_by_everybody(start: str, rest: str) -> None:
+    url = start + rest
+    try:
+        address = fetcher("http://films.test/a").require(url)
+    except RefusedError:
+        return
+    read = httpx.URL(url)
+    assert (read.host, read.port or 80, read.userinfo) == ("films.test", 80, b"")
+    assert read.raw_path.decode() == address.target
+    reached = posixpath.normpath(unquote(unquote(read.path)))
+    assert reached == "/a" or reached.startswith("/a/")
 
 
 def test_without_an_allowlist_no_url_is_allowed_and_the_words_say_what_to_do() -> None:
