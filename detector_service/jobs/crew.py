@@ -65,7 +65,6 @@ class Crew:
     def recover(self) -> list[Job]:
         """Return the jobs an earlier process left, and remove its litter."""
         journal, shelf = self._bench.journal, self._bench.shelf
-        shelf.make()
         for name in shelf.sweep(frozenset(journal.ids())):
             log.info("removed what was left of video %s, which was never accepted", name)
         for job in journal.ended_before(float("inf")):
@@ -127,6 +126,8 @@ class Crew:
             hand = self._register.take(job)
             try:
                 await self._with_slot(hand, stream)
+                if hand.dropped:
+                    await asyncio.to_thread(self._bench.shelf.keep, job.id, ())
             finally:
                 self._register.let_go(hand)
 
@@ -149,19 +150,22 @@ class Crew:
                 bench.journal.start, job, self._recipe(job), bench.now()
             )
             if started is None:
-                return  # cancelled; desk has written that
+                return  # it was cancelled meanwhile
             hand.job = started
             self._register.note(started)
             ended = await self._attempt(hand, place, stream)
         except StateWriteError as exc:
-            self._register.rest(hand.job, exc)
+            if not self._register.closing:
+                known = await asyncio.to_thread(bench.journal.job, job.id)
+                self._register.rest(known or job, exc)
             return
-        if ended is None or ended.state in {State.FAILED, State.CANCELLED}:
+        if ended is None:
+            return  # the same
+        if ended.state is State.FAILED:
             await asyncio.to_thread(bench.shelf.keep, job.id, ())
-        if ended is not None:
-            self._register.note(ended)
-            if ended.state is State.PARKED and ended.reason in PUT_ASIDE:
-                self._register.rest(ended, MediaError(ended.reason, ended.words or ""))
+        self._register.note(ended)
+        if ended.state is State.PARKED and ended.reason in PUT_ASIDE:
+            self._register.rest(ended, OSError(ended.words))
 
     async def _attempt(self, hand: Hand, place: Place, stream: str) -> Job | None:
         attempt = hand.attempt = Attempt(

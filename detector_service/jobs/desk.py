@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from detector_service.batcher import Batcher
-from detector_service.errors import RefusedError, StateWriteError
+from detector_service.errors import RefusedError, StartError, StateWriteError
 from detector_service.jobs.attempt import Bench
 from detector_service.jobs.bounds import Bounds
 from detector_service.jobs.crew import Crew
@@ -86,7 +86,7 @@ class Desk:
             now: seconds since the epoch.
 
         Raises:
-            StartError: the journal cannot be used.
+            StartError: the journal or the folder of the videos cannot be used.
         """
         self._bounds = bounds
         self._slug = slug_of(instance)
@@ -94,6 +94,10 @@ class Desk:
         self._now = now
         self._journal = Journal(folder / "videos.db")
         self._shelf = Shelf(folder / "videos")
+        try:
+            self._shelf.make()
+        except StateWriteError as exc:
+            raise StartError(str(exc)) from exc
         self._register = Register(telemetry)
         self._drafts: dict[str, Draft] = {}
         bench = Bench(self._journal, self._shelf, batcher, telemetry, bounds.media, now)
@@ -139,14 +143,18 @@ class Desk:
 
     # --- taking in ----------------------------------------------------------------------------
 
-    async def admit(self, length: int | None) -> Draft:
+    async def admit(self, length: int | None, key: str | None = None) -> Draft:
         """Make room for an upload of ``length`` bytes (None: not known).
+
+        A full queue does not keep out a key that is known: it may be the retry of a job in it.
 
         Raises:
             RefusedError: 429 ``queue_full``, 507 ``storage_full``, 413 ``too_large``.
             StateWriteError: its folder cannot be made.
         """
-        self._require_place()
+        known = key is not None and await asyncio.to_thread(self._journal.knows, key)
+        if not known:
+            self._require_place()
         if length is not None and length > self._bounds.max_bytes:
             words = f"the video has {length} bytes, more than {self._bounds.max_bytes}"
             evidence = {"max_bytes": self._bounds.max_bytes}
@@ -161,7 +169,8 @@ class Desk:
                 evidence={"store_bytes": self._bounds.store_bytes},
                 retry_after_s=FULL_RETRY_S,
             )
-        self._require_place()  # others may have come while we looked
+        if not known:
+            self._require_place()  # others may have come while we looked
         name = new_id(self._slug)
         room = min(length or self._bounds.max_bytes, left)
         draft = Draft(name, self._shelf.source(name), room)
@@ -224,7 +233,7 @@ class Desk:
             StateWriteError: not durable, not accepted.
         """
         self._fetcher.require(url)
-        draft = await self.admit(None)
+        draft = await self.admit(None, key)
         job = Job(0, draft.id, State.FETCHING, options, self._now(), url=url, origin=redacted(url))
         new = False
         try:

@@ -175,6 +175,10 @@ class Journal:
             yield chunk
             number = chunk.number
 
+    def knows(self, key: str) -> bool:
+        """Say whether a job was made with this Idempotency-Key."""
+        return bool(self._read("SELECT 1 FROM jobs WHERE idempotency_key = ?", key))
+
     def add(self, job: Job, *, key: str | None, fingerprint: str) -> tuple[Job, bool]:
         """Keep a new job (its ``seq`` is given here); returns it, and whether it is new.
 

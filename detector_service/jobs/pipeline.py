@@ -167,12 +167,11 @@ class Pipeline:
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         decoding = self._telemetry.stage_duration.labels("decode")
-        while True:
-            with decoding.time():
-                frame = next(frames, None)
-            if frame is None:
-                return
+        began_at = time.monotonic()
+        for frame in frames:
+            decoding.observe(time.monotonic() - began_at)
             yield frame
+            began_at = time.monotonic()
 
     def _require_wanted(self) -> None:
         if self._stopped.is_set():

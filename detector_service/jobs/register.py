@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from detector_service.errors import StateWriteError
 from detector_service.jobs.attempt import Attempt
 from detector_service.jobs.pace import Pace, View, backlog_s, view
 from detector_service.jobs.video import Job, State
@@ -93,7 +94,9 @@ class Register:
         log.warning("video %s is put aside for %g s: %s", job.id, RETRY_S, why)
         self._rest_until[job.id] = time.monotonic() + RETRY_S
         if job.state is State.RUNNING:  # and the journal could not be told otherwise
-            self.note(replace(job, state=State.PARKED, reason="storage", words=str(why), tries=0))
+            full = isinstance(why, StateWriteError) and why.disk_full
+            reason = "disk_full" if full else "storage"
+            self.note(replace(job, state=State.PARKED, reason=reason, words=str(why), tries=0))
 
     def next(self, wanted: Callable[[Job], bool]) -> Job | None:
         """Return the oldest job that is wanted, in nobody's hand, and does not rest."""

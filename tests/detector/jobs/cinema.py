@@ -67,7 +67,7 @@ async def submit(
     desk: Desk, film: Path, options: Options | None = None, key: str | None = None
 ) -> tuple[View, bool]:
     data = await asyncio.to_thread(film.read_bytes)
-    draft = await desk.admit(len(data))
+    draft = await desk.admit(len(data), key)
     draft.path.write_bytes(data)
     arrived = Arrived(len(data), sha256(data).hexdigest())
     info = await asyncio.to_thread(probe, draft.path, LIMITS)
@@ -116,6 +116,7 @@ async def harvest(desk: Desk, name: str) -> tuple[dict[str, Any], bytes | None]:
 
 
 __all__ = [
+    "QUICK",
     "BarReader",
     "box_of",
     "cinema",

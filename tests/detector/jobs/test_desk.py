@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from detector_service.backends import Image, ModelInfo, Pass
-from detector_service.errors import RefusedError
+from detector_service.errors import RefusedError, StartError
 from detector_service.jobs import Desk, Options, State
 from detector_service.jobs import pipeline as pipeline_module
 from detector_service.jobs.journal import Journal
@@ -22,6 +22,7 @@ from detector_service.media import SegmentWriter
 from detector_service.screenfilter import Rules
 from tests.detector.films import bars, number
 from tests.detector.jobs.cinema import (
+    QUICK,
     BarReader,
     box_of,
     cinema,
@@ -35,7 +36,7 @@ from tests.detector.jobs.cinema import (
     until,
     worked_off,
 )
-from tests.detector.toys import is_canary
+from tests.detector.toys import is_canary, toy_app
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +95,11 @@ async def test_totals_add_up(tmp_path: Path, film: Path) -> None:
 async def test_a_film_interrupted_after_every_chunk_has_the_result_of_one_that_was_not(
     tmp_path: Path, film: Path, options: Options
 ) -> None:
-    whole = await worked_off(tmp_path / "whole", film, options)
+    whole = await worked_off(tmp_path / "whole", film, options, chunk_frames=16)
     name, starts = None, 0
     while True:
         starts += 1
-        async with cinema(tmp_path / "torn") as detector:
+        async with cinema(tmp_path / "torn", chunk_frames=16) as detector:
             desk = detector.parts.desk
             if name is None:
                 name = (await submit(desk, film, options))[0].job.id
@@ -208,6 +209,7 @@ async def test_a_waiting_video_is_cancelled_without_a_slot_ever(tmp_path: Path, 
         await until(lambda: desk._register.hands)
         await desk.cancel(seen.job.id)
         await until(lambda: not desk._register.hands)
+        assert list(desk._shelf.folder.iterdir()) == []
         detector.backend.gate.set()
         await image
         assert detector.parts.limiter.running == 0
@@ -311,12 +313,14 @@ async def test_the_queue_and_the_store_are_bounded(tmp_path: Path, film: Path) -
         desk = detector.parts.desk
         detector.backend.gate.clear()
         await submit(desk, film)
-        draft = await desk.admit(1000)
+        await desk.discard(await desk.admit(1000))
+        mine, _ = await submit(desk, film, key="k")
+        assert (await submit(desk, film, key="k"))[0].job.id == mine.job.id, "a retry is let in"
         with pytest.raises(RefusedError) as refused:
             await desk.admit(1000)
         assert (refused.value.status, refused.value.reason) == (429, "queue_full")
         assert refused.value.retry_after_s
-        await desk.discard(draft)
+        await desk.cancel(mine.job.id)
         with pytest.raises(RefusedError) as refused:
             await desk.admit(room)
         assert (refused.value.status, refused.value.reason) == (507, "storage_full")
@@ -501,6 +505,23 @@ async def test_two_workers_work_on_two_videos_and_their_frames_never_mix(
         assert await detector.metric("detector_stream_last_frame_timestamp_seconds") is None
 
 
+async def test_a_device_that_does_not_come_round_holds_up_the_reading(
+    tmp_path: Path,
+) -> None:
+    film = make_film(tmp_path / "film.mp4", frames=200)
+    async with cinema(tmp_path) as detector:
+        desk = detector.parts.desk
+        detector.backend.gate.clear()
+        seen, _ = await submit(desk, film)
+        await until(lambda: detector.backend.calls)
+        decoded = await detector.metric('detector_stage_duration_seconds_count{stage="decode"}')
+        groups = 5  # forming, on the belt, two in flight, and one more that waits for the belt
+        assert decoded is not None
+        assert decoded <= groups * QUICK["batch_size"] + 1
+        detector.backend.gate.set()
+        await done(desk, seen.job.id)
+
+
 async def test_progress_tells_how_far_and_how_long_still(tmp_path: Path, film: Path) -> None:
     async with cinema(tmp_path) as detector:
         desk = detector.parts.desk
@@ -566,3 +587,13 @@ async def site(film: Path, go: asyncio.Event | None = None) -> AsyncIterator[str
 
     async with await asyncio.start_server(serve, "127.0.0.1") as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_state_folder_that_cannot_hold_videos_is_refused_at_the_start(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "videos").write_text("in the way")
+    with pytest.raises(StartError, match="videos"):
+        toy_app(tmp_path)
