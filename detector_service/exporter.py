@@ -68,21 +68,23 @@ def _parser() -> argparse.ArgumentParser:
         " set, only those cards are shown.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_port, default=8000, help="port (%(default)s; 0: any free)")
+    parser.add_argument("--port", type=port, default=8000, help="port (%(default)s; 0: any free)")
     parser.add_argument(
-        "--interval", type=_interval, default=1.0, help="seconds between samples (%(default)s)"
+        "--interval", type=seconds, default=1.0, help="seconds between samples (%(default)s)"
     )
     return parser
 
 
-def _port(told: str) -> int:
-    port = int(told)
-    if not 0 <= port <= 65535:  # noqa: PLR2004 - what 16 bits hold
-        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, got {port}")
-    return port
+def port(told: str) -> int:
+    """Read a port number; argparse says the name of this function where it is none."""
+    number = int(told)
+    if not 0 <= number <= 65535:  # noqa: PLR2004 - what 16 bits hold
+        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, got {number}")
+    return number
 
 
-def _interval(told: str) -> float:
+def seconds(told: str) -> float:
+    """Read the time between two samples."""
     interval_s = float(told)
     # From STALE_S on, readings would be taken away before the next ones come.
     if not MIN_INTERVAL_S <= interval_s < STALE_S:

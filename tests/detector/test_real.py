@@ -161,7 +161,7 @@ async def test_metrics_answer_within_half_a_second_while_the_device_is_saturated
             took = []
             while not load.done():
                 started = time.monotonic()
-                for path in ("/metrics", "/v1/settings", "/livez"):
+                for path in ("/metrics", "/v1/settings", "/livez", "/readyz", "/v2/health/ready"):
                     assert (await client.get(detector.url + path)).status_code == 200
                     took.append(time.monotonic() - started)
                     started = time.monotonic()
