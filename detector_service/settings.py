@@ -79,8 +79,11 @@ class Settings(BaseSettings):
         """Return the folder for exported models: as told, or under the user's cache folder."""
         if self.cache_dir is not None:
             return self.cache_dir
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(home) / "detector_service"
+        home = os.environ.get("XDG_CACHE_HOME")
+        try:
+            return Path(home or Path.home() / ".cache") / "detector_service"
+        except RuntimeError:  # a user without a home, as in many containers
+            return self.folder / "cache"
 
     @property
     def folder(self) -> Path:

@@ -136,6 +136,16 @@ def test_a_misspelt_variable_is_noticed() -> None:
     assert unknown_variables(environment) == ["DETECTOR_MAX_CONCURENCY"]
 
 
+def test_exports_are_kept_beside_the_state_by_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+    assert str(read_settings().cache) == "/var/cache/detector_service"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # nobody knows a home
+    assert read_settings().cache == tmp_path / "state" / "cache"
+
+
 def test_the_state_folder_is_per_port_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DETECTOR_STATE_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
