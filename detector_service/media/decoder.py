@@ -1,8 +1,8 @@
 """The one place where untrusted video bytes are opened and decoded; used by probe, reader, join.
 
-A file may name other files and servers (playlists, reference movies). Four doors are shut: only
-demuxers in ``FORMATS`` open it, only decoders in ``VIDEO`` and ``AUDIO`` see its bytes, no
-protocol is allowed, and the one way left to open something else always refuses.
+A file may name other files and servers (playlists, reference movies). Four doors are shut: the
+demuxer is chosen by ``sniff`` from a short list, only decoders in ``VIDEO`` and ``AUDIO`` see the
+bytes, no protocol is allowed, and the one way left to open something else always refuses.
 Surprise: one thread decodes. Frame threads are faster, but what they make of a damaged film
 depends on which thread was first; going on after a restart must give the very same pixels.
 """
@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NoReturn, Self
+from typing import BinaryIO, Final, NoReturn, Self
 
 import av
 from av.audio.stream import AudioStream
@@ -25,8 +25,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from detector_service.errors import MediaError
+from detector_service.media.sniff import HEAD, container_of, require_loadable
 
-FORMATS: Final = ("mov", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg")
 READABLE: Final = "MP4/MOV, Matroska/WebM, AVI, MPEG-TS, MPEG-PS, FLV, WMV or Ogg"
 VIDEO: Final = (
     "h264,hevc,libdav1d,av1,vp8,vp9,mpeg4,mpeg2video,mpeg1video,mjpeg,msmpeg4,msmpeg4v2,h263,flv,"
@@ -61,10 +61,8 @@ class Decoder:
         """Packets that could not be decoded, and frames that came out damaged."""
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(path.open("rb"))
-            if not file.read(1):
-                raise MediaError("empty", "the file is empty; send the whole video")
-            file.seek(0)
-            self.container = stack.enter_context(_open(file, max_pixels))
+            self.format = _format(file)
+            self.container = stack.enter_context(_open(file, self.format, max_pixels))
             self.stream = _first_video(self.container)
             require_size(self.stream.width, self.stream.height, max_pixels)
             self._ready(max_pixels)
@@ -135,9 +133,21 @@ class Decoder:
         return True
 
 
-def _open(file: object, max_pixels: int) -> InputContainer:
+def _format(file: BinaryIO) -> str:
+    head = file.read(HEAD)
+    file.seek(0)
+    if not head:
+        raise MediaError("empty", "the file is empty; send the whole video")
+    name = container_of(head)
+    if name is None:
+        raise MediaError("not_a_video", f"the file is no video; send {READABLE}")
+    if name == "mov":
+        require_loadable(file)
+    return name
+
+
+def _open(file: BinaryIO, name: str, max_pixels: int) -> InputContainer:
     options = {
-        "format_whitelist": ",".join(FORMATS),
         "codec_whitelist": f"{VIDEO},{AUDIO}",
         "protocol_whitelist": "none",
         # Twice: a picture above this loses its size, and could not be named too large below.
@@ -147,6 +157,7 @@ def _open(file: object, max_pixels: int) -> InputContainer:
         return av.open(
             file,
             "r",
+            format=name,
             options=options,
             metadata_errors="replace",
             buffer_size=BUFFER,
@@ -155,8 +166,8 @@ def _open(file: object, max_pixels: int) -> InputContainer:
     except (av.FFmpegError, OSError, ValueError) as exc:
         told = getattr(exc, "strerror", None) or exc
         words = (
-            f"the file is no video that this service can read ({told}); send {READABLE}, and"
-            " send it whole: an MP4 cut off at its end cannot be read"
+            f"the video cannot be opened ({told}); send it whole: an MP4 that was cut off, or is"
+            " still being recorded, has no index"
         )
         raise MediaError("not_a_video", words) from exc
 

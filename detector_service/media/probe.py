@@ -44,7 +44,7 @@ def probe(path: Path, limits: MediaLimits) -> FilmInfo:
         ToImage(width=upright[0], height=upright[1], turn=turn).image(first)
         shape = decoder.stream.sample_aspect_ratio or Fraction(0)
         return FilmInfo(
-            container=decoder.container.format.name.split(",")[0],
+            container=decoder.format,
             codec=decoder.stream.codec_context.name,
             width=upright[0],
             height=upright[1],

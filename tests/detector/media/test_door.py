@@ -186,6 +186,55 @@ def test_a_declared_length_above_the_limit_is_refused(tmp_path: Path) -> None:
     assert reason(film, MediaLimits(10**6, 10, 49)) == "too_long"
 
 
+def claim(film: Path, table: bytes, offset: int, number: int) -> None:
+    content = bytearray(film.read_bytes())
+    at = content.index(table) + offset
+    content[at : at + 4] = number.to_bytes(4, "big")
+    film.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("container", "table", "offset"),
+    [({}, b"stsz", 12), ({"movflags": "frag_keyframe+empty_moov"}, b"trun", 8)],
+)
+def test_an_index_that_claims_millions_of_samples_is_refused_unread(
+    container: dict[str, str], table: bytes, offset: int, tmp_path: Path
+) -> None:
+    film = make_film(tmp_path / "film.mp4", frames=5, container=container)
+    claim(film, table, offset, 60_000_000)
+    assert reason(film) == "too_long"
+
+
+def test_chunks_that_claim_millions_of_samples_are_refused(film: Path) -> None:
+    claim(film, b"stsc", 16, 2**32 - 1)
+    claim(film, b"stco", 8, 1000)
+    assert reason(film) == "too_long"
+
+
+def test_a_claim_is_seen_wherever_it_hides(film: Path) -> None:
+    for name in (b"free", b"uuid", b"xxxx"):
+        hidden = b"stsz" + bytes(8) + b"\xff" * 4
+        film.write_bytes(film.read_bytes() + atom(name, hidden))
+        assert reason(film) == "too_long"
+
+
+def test_a_compressed_index_is_refused(film: Path) -> None:
+    film.write_bytes(film.read_bytes() + atom(b"moov", atom(b"cmov", bytes(40))))
+    assert reason(film) == "not_a_video"
+
+
+def test_an_index_of_very_many_tables_is_refused(film: Path) -> None:
+    film.write_bytes(film.read_bytes() + atom(b"free", b"stsc" * 5000))
+    assert reason(film) == "not_a_video"
+
+
+def test_a_film_that_pretends_to_be_another_format_is_read_as_what_it_begins_with(
+    film: Path,
+) -> None:
+    film.write_bytes(b"\x1a\x45\xdf\xa3" + film.read_bytes())
+    assert reason(film) == "not_a_video"
+
+
 REASONS = {
     "not_a_video",
     "no_video_stream",
