@@ -21,6 +21,7 @@ from detector_service.jobs.incoming import Arrived, Incoming, too_large
 from detector_service.routes.wire import require_length
 
 FORM_BYTES: Final = 64 * 1024  # of a form round its file: boundaries, headers
+HEADER_BYTES: Final = 4096  # of one header in a form
 IDLE_S: Final = 60.0
 LEAST_BYTES_PER_S: Final = 4096  # on the whole, after the first IDLE_S
 
@@ -107,8 +108,7 @@ class _Form:
 
     def __init__(self, content_type: str) -> None:
         _kind, options = parse_options_header(content_type)
-        self._headers: dict[bytes, bytes] = {}
-        self._name, self._value = b"", b""
+        self._name, self._value, self._disposition = b"", b"", b""
         self._pieces: list[bytes] = []
         self._files = 0
         self._ended = False
@@ -146,18 +146,21 @@ class _Form:
             raise _torn("the form has no file in its field 'file'")
 
     def _on_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
+        self._name = (self._name + data[start:end])[:HEADER_BYTES]
 
     def _on_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        if len(self._value) > HEADER_BYTES:
+            raise _torn(f"the form has a header of more than {HEADER_BYTES} bytes")
 
     def _on_header(self) -> None:
-        self._headers[self._name.lower()] = self._value
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
         self._name, self._value = b"", b""
 
     def _on_part(self) -> None:
-        _kind, options = parse_options_header(self._headers.get(b"content-disposition"))
-        self._headers = {}
+        _kind, options = parse_options_header(self._disposition)
+        self._disposition = b""
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if name != "file" or self._files:
             raise _torn(

@@ -342,6 +342,20 @@ async def test_an_idempotency_key_makes_a_repeated_upload_the_same_job(
         assert refused(long) == (422, "invalid")
 
 
+async def test_a_full_queue_does_not_keep_out_the_repeat_of_what_is_in_it(
+    tmp_path: Path, film: bytes
+) -> None:
+    async with running(tmp_path, video_queue=1) as detector:
+        detector.backend.gate.clear()
+        key = {"idempotency-key": "one"}
+        first = await detector.client.post("/v1/videos", content=film, headers=key)
+        again = await detector.client.post("/v1/videos", content=film, headers=key)
+        assert again.json()["id"] == first.json()["id"]
+        other = await detector.client.post("/v1/videos", content=film)
+        assert refused(other) == (429, "queue_full")
+        detector.backend.gate.set()
+
+
 NO_IDS = [
     "toy." + "a" * 26,
     "toy." + "A" * 26,
