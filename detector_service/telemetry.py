@@ -173,6 +173,8 @@ class Telemetry:
             "Frames that never went through the model, by reason.",
             "reason",
         )
+        for reason in ("deadline", "cancelled"):
+            self.frames_dropped.labels(reason)
         self.out_of_memory = self._counter(
             "detector_out_of_memory_total", "Passes for which the device had no room."
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from detector_service.errors import (
     OutOfMemoryError,
     StartError,
 )
-from tests.detector.toys import LETHAL, POISON, ToyBackend
+from tests.detector.toys import LETHAL, POISON, ToyBackend, running, until
 
 
 @dataclass
@@ -461,3 +462,24 @@ def test_an_idle_device_thread_holds_no_pixels_of_the_last_pass() -> None:
         subject.run_on_device(lambda _: None).result(10)
         gc.collect()
         assert pixels() is None
+
+
+async def test_what_the_device_thread_tells_is_in_the_metrics(tmp_path: Path) -> None:
+    backend = Cramped(room=4)
+    async with running(tmp_path, backend=backend) as detector:
+        assert await detector.metric("detector_batch_limit") == 8
+        subject = detector.parts.batcher
+        backend.gate.clear()
+        busy = subject.submit(work(0, imgsz=160))
+        await until(lambda: backend.calls)
+        late, gone = subject.submit(work(1, expires_at=0.0)), subject.submit(work(2))
+        assert gone.cancel()
+        futures = [busy, *subject.submit_all([work(value) for value in range(8)])]
+        backend.gate.set()
+        await asyncio.gather(*map(asyncio.wrap_future, futures))
+        assert isinstance(late.exception(10), TimeoutError)
+        for reason in ("deadline", "cancelled"):
+            name = f'detector_frames_dropped_total{{reason="{reason}"}}'
+            assert await detector.metric(name) == 1
+        assert await detector.metric("detector_out_of_memory_total") == 1
+        assert await detector.metric("detector_batch_limit") == 4
