@@ -108,7 +108,7 @@ class Decoder:
         try:
             for packet in self.container.demux(self.stream):
                 yield from self._decoded(packet)
-        except (av.FFmpegError, OSError):  # the file ends or breaks in the middle
+        except av.FFmpegError:  # the film ends or breaks in the middle; a disk's error is no such
             self.errors += 1
             yield from self._decoded(None)
 
@@ -128,7 +128,7 @@ class Decoder:
         """Stand at a keyframe at or before ``pts`` of the video's clock; False: cannot seek."""
         try:
             self.container.seek(pts, stream=self.stream)
-        except (av.FFmpegError, OSError):
+        except (av.FFmpegError, OverflowError):
             return False
         return True
 
@@ -163,7 +163,7 @@ def _open(file: BinaryIO, name: str, max_pixels: int) -> InputContainer:
             buffer_size=BUFFER,
             io_open=_refuse,
         )
-    except (av.FFmpegError, OSError, ValueError) as exc:
+    except (av.FFmpegError, ValueError) as exc:
         told = getattr(exc, "strerror", None) or exc
         words = (
             f"the video cannot be opened ({told}); send it whole: an MP4 that was cut off, or is"

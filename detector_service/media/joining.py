@@ -61,7 +61,9 @@ def _write(segments: Sequence[Path], source: Path, part: Path) -> None:
     try:
         with opened_sound(source) as sound:
             _mux(segments, sound, part)
-    except (av.FFmpegError, MediaError, ValueError, OSError) as exc:
+    except OSError:  # the disk's fault, and not the sound's
+        raise
+    except (av.FFmpegError, MediaError, ValueError, OverflowError) as exc:
         _mux(segments, None, part)
         log.warning("the film was joined without its sound: %s", exc)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import av
 
@@ -16,6 +17,9 @@ from detector_service.errors import MediaError
 from detector_service.media.decoder import Decoder, require_size
 from detector_service.media.film import FilmInfo, MediaLimits
 from detector_service.media.pixels import QUARTER, ToImage, rotation
+
+OBLONG: Final = 10
+"""Pixels more oblong than this are a damaged header."""
 
 
 def probe(path: Path, limits: MediaLimits) -> FilmInfo:
@@ -43,6 +47,7 @@ def probe(path: Path, limits: MediaLimits) -> FilmInfo:
         upright = (height, width) if lying else (width, height)
         ToImage(width=upright[0], height=upright[1], turn=turn).image(first)
         shape = decoder.stream.sample_aspect_ratio or Fraction(0)
+        known = 1 / OBLONG <= shape <= OBLONG
         return FilmInfo(
             container=decoder.format,
             codec=decoder.stream.codec_context.name,
@@ -53,7 +58,7 @@ def probe(path: Path, limits: MediaLimits) -> FilmInfo:
             duration_s=duration_s,
             frames=frames,
             has_audio=decoder.audio is not None,
-            sample_aspect_ratio=None if shape <= 0 else (1 / shape if lying else shape),
+            sample_aspect_ratio=(1 / shape if lying else shape) if known else None,
         )
 
 

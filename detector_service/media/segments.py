@@ -8,6 +8,7 @@ is fixed here: x264 decides differently with another number of threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from detector_service.backends import Image
+from detector_service.errors import MediaError
 from detector_service.media.film import CLOCK
 from detector_service.media.pixels import ToFrame, tag
 
@@ -68,7 +70,12 @@ class SegmentWriter:
         tag(codec)
 
     def add(self, image: Image, tick: int) -> None:
-        """Append an image; ticks must rise."""
+        """Append an image; ticks must rise.
+
+        Raises:
+            MediaError: ``unencodable``; H.264 has no such size, say.
+            OSError: the disk is full, say.
+        """
         frame = self._to_frame.frame(image)
         frame.pts, frame.time_base = tick, Fraction(1, CLOCK)
         if self._last is not None:
@@ -77,7 +84,12 @@ class SegmentWriter:
         self._mux(frame)
 
     def close(self) -> None:
-        """Finish the file and make its bytes durable; the folder's entry is the caller's."""
+        """Finish the file and make its bytes durable; the folder's entry is the caller's.
+
+        Raises:
+            MediaError: ``unencodable``.
+            OSError: the disk is full, say.
+        """
         self._mux(None)
         self._container.close()
         with self._path.open("rb+") as file:
@@ -85,9 +97,20 @@ class SegmentWriter:
 
     def abandon(self) -> None:
         """Leave the file unfinished."""
-        self._container.close()
+        with contextlib.suppress(av.FFmpegError):
+            self._container.close()
 
     def _mux(self, frame: VideoFrame | None) -> None:
-        for packet in self._stream.encode(frame):
-            packet.duration = self._gap  # counts for the last frame; others end at the next one
-            self._container.mux(packet)
+        try:
+            for packet in self._stream.encode(frame):
+                packet.duration = self._gap  # counts for the last frame; others end at the next
+                self._container.mux(packet)
+        except OSError:  # PyAV's own disk errors are of this kind too
+            raise
+        except av.FFmpegError as exc:
+            codec = self._stream.codec_context
+            words = (
+                f"{codec.width}x{codec.height} pixels cannot be written as H.264 ({exc});"
+                " scale the video down, or ask for the result without the annotated one"
+            )
+            raise MediaError("unencodable", words) from exc

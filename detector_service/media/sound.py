@@ -86,7 +86,7 @@ class Sound:
 
     def _packets(self) -> Iterator[Packet[AudioStream]]:
         """Yield what can be read; where the file breaks, the sound ends."""
-        with contextlib.suppress(av.FFmpegError, OSError):
+        with contextlib.suppress(av.FFmpegError):
             yield from self._decoder.container.demux(self._stream)
 
     def _pieces(self, layout: str) -> Iterator[Piece]:
@@ -113,7 +113,7 @@ def _contiguous(pieces: Iterator[Piece], layout: str, end: Fraction) -> Iterator
     last, written, shift, before = int(end * RATE), 0, 0, None
     for place, samples in pieces:
         at = written if place is None else place + shift
-        if before is not None and at < before - RATE:  # the clock was restarted
+        if before is not None and at < min(before, written - RATE):  # the clock was restarted
             shift, at = shift + written - at, written
         before = at
         if at - written > (DRIFT if written else 0):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -237,6 +239,48 @@ def test_a_segment_given_up_leaves_no_open_file(tmp_path: Path) -> None:
             writer.add(bars(at), at)
         writer.abandon()
         path.unlink(missing_ok=True)
+
+
+def write_large(path: Path) -> None:
+    settings = {"sample_aspect_ratio": None, "preset": "ultrafast", "crf": 0}
+    writer = SegmentWriter(path, width=320, height=240, **settings)
+    random = np.random.default_rng(1)
+    try:
+        for at in range(20):
+            writer.add(random.integers(0, 256, (240, 320, 3), np.uint8), at)
+        writer.close()
+    finally:
+        writer.abandon()
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """No file may grow over 20 kB; Python has the signal ignored, so the write fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("little_room")
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too large") as told:
+        write_large(tmp_path / "segment.mp4")
+    assert told.value.errno == errno.EFBIG
+
+
+def test_a_size_that_h264_has_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="20000x16") as told:
+        write(tmp_path, [0], [np.zeros((16, 20_000, 3), np.uint8)])
+    assert told.value.reason == "unencodable"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 1), (16, 16)])
+def test_the_smallest_films_are_written(
+    size: tuple[int, int], tmp_path: Path, silent: Path
+) -> None:
+    images = [np.full((size[1], size[0], 3), 99, np.uint8)] * 2
+    assert len(read_film(joined(tmp_path, silent, [0, 3000], images=images))) == 2
 
 
 def test_4k_is_written_and_read(tmp_path: Path, silent: Path) -> None:
