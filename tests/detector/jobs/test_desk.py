@@ -89,7 +89,11 @@ async def test_totals_add_up(tmp_path: Path, film: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [Options(), Options(frame_stride=3, checksums=True), Options(mode="filter")],
+    [
+        pytest.param(Options(), marks=pytest.mark.slow),
+        Options(frame_stride=3, checksums=True),
+        Options(mode="filter"),
+    ],
     ids=["detect", "stride", "filter"],
 )
 async def test_a_film_interrupted_after_every_chunk_has_the_result_of_one_that_was_not(
@@ -489,6 +493,7 @@ async def test_what_was_never_accepted_is_swept_and_what_is_not_ours_stays(
         assert [path.name for path in (shelf.folder / seen.job.id).iterdir()] == ["annotated.mp4"]
 
 
+@pytest.mark.slow
 async def test_two_workers_work_on_two_videos_and_their_frames_never_mix(
     tmp_path: Path, film: Path
 ) -> None:
@@ -508,7 +513,7 @@ async def test_two_workers_work_on_two_videos_and_their_frames_never_mix(
 async def test_a_device_that_does_not_come_round_holds_up_the_reading(
     tmp_path: Path,
 ) -> None:
-    film = make_film(tmp_path / "film.mp4", frames=200)
+    film = make_film(tmp_path / "film.mp4", frames=80)
     async with cinema(tmp_path) as detector:
         desk = detector.parts.desk
         detector.backend.gate.clear()

@@ -270,4 +270,4 @@ class Jobs(RuleBasedStateMachine):
 
 
 TestJobs = Jobs.TestCase
-TestJobs.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
+TestJobs.settings = settings(max_examples=5, stateful_step_count=20, deadline=None)
