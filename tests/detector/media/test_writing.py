@@ -154,13 +154,18 @@ def test_a_damaged_segment_is_named(tmp_path: Path, silent: Path) -> None:
 
 SOUNDS = [
     ("film.mp4", "aac", "aac"),
-    ("film.ts", "aac", "aac"),
     ("film.mkv", "libopus", "opus"),
-    ("film.mkv", "flac", "flac"),
-    ("film.mkv", "libmp3lame", "mp3float"),
     ("film.mkv", "pcm_s16le", "aac"),
-    ("film.mkv", "ac3", "aac"),
-    ("film.avi", "libmp3lame", "mp3float"),
+    *(
+        pytest.param(*told, marks=pytest.mark.slow)
+        for told in (
+            ("film.ts", "aac", "aac"),
+            ("film.mkv", "flac", "flac"),
+            ("film.mkv", "libmp3lame", "mp3float"),
+            ("film.mkv", "ac3", "aac"),
+            ("film.avi", "libmp3lame", "mp3float"),
+        )
+    ),
 ]
 STEADY = [at * 3600 for at in range(75)]
 
@@ -184,6 +189,7 @@ def test_sound_is_kept_in_step(name: str, codec: str, kept: str, tmp_path: Path)
     assert sound_times(film) == pytest.approx(heard, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "span_s", "heard"),
     [
@@ -283,6 +289,7 @@ def test_the_smallest_films_are_written(
     assert len(read_film(joined(tmp_path, silent, [0, 3000], images=images))) == 2
 
 
+@pytest.mark.slow
 def test_4k_is_written_and_read(tmp_path: Path, silent: Path) -> None:
     images = [bars(at, (3840, 2160)) for at in range(2)]
     film = joined(tmp_path, silent, [0, 3000], images=images)
