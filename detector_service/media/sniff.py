@@ -33,7 +33,8 @@ MAGIC: Final = (
     *((4, name, "mov") for name in (b"pnot", b"styp", b"moof", b"sidx")),
 )
 MOST_SAMPLES: Final = 4_000_000
-"""Samples a track may claim: 300 MB of index; 18 hours at 60 frames a second."""
+"""Samples that all tracks together may claim: 300 MB of index; 9 hours at 60 frames a second
+beside AAC sound."""
 SAMPLES_AT: Final = {b"stsz": 12, b"stz2": 12, b"trun": 8}
 """Where each kind of table has its count, from its name (ISO/IEC 14496-12, 8.7.3 and 8.8.8)."""
 MOST_TABLES: Final = 1000
@@ -63,21 +64,21 @@ def require_loadable(file: BinaryIO) -> None:
     Raises:
         MediaError: ``too_long``, or ``not_a_video`` for a compressed index.
     """
+    claimed = 0
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for begin, end in _indexes(data):
             if data.find(b"cmov", begin, end) >= 0:
                 words = "the video's index is compressed; save it anew as MP4"
                 raise MediaError("not_a_video", words)
-            samples = max((_count(data, at) for at in _tables(data, begin, end)), default=0)
             per_chunk = max(_per_chunk(data, begin, end), default=0)
-            chunks = max(_chunks(data, begin, end), default=0)
-            claimed = max(samples, chunks * (per_chunk // BLOCK))
-            if claimed > MOST_SAMPLES:
-                words = (
-                    f"the video's index claims {claimed} samples, more than {MOST_SAMPLES};"
-                    " send it in parts, or, where its sound is raw (PCM), as AAC"
-                )
-                raise MediaError("too_long", words)
+            claimed += sum(_count(data, at) for at in _tables(data, begin, end))
+            claimed += sum(_chunks(data, begin, end)) * (per_chunk // BLOCK)
+    if claimed > MOST_SAMPLES:
+        words = (
+            f"the video's index claims {claimed} samples, more than {MOST_SAMPLES};"
+            " send it in parts, or, where its sound is raw (PCM), as AAC"
+        )
+        raise MediaError("too_long", words)
 
 
 def _tables(data: mmap.mmap, begin: int, end: int) -> Iterator[int]:

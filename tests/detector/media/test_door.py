@@ -223,6 +223,12 @@ def test_a_compressed_index_is_refused(film: Path) -> None:
     assert reason(film) == "not_a_video"
 
 
+def test_small_claims_add_up(film: Path) -> None:
+    piece = atom(b"moof", b"trun" + bytes(4) + (100_000).to_bytes(4, "big"))
+    film.write_bytes(film.read_bytes() + piece * 41)
+    assert reason(film) == "too_long"
+
+
 def test_an_index_of_very_many_tables_is_refused(film: Path) -> None:
     film.write_bytes(film.read_bytes() + atom(b"free", b"stsc" * 5000))
     assert reason(film) == "not_a_video"
