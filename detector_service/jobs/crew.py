@@ -63,14 +63,14 @@ class Crew:
         self._pool = ThreadPoolExecutor(bounds.workers, thread_name_prefix="video")
 
     def recover(self) -> list[Job]:
-        """Return the jobs an earlier process left, and remove its litter."""
+        """Return the jobs an earlier process left (some of them given up), remove its litter."""
         journal, shelf = self._bench.journal, self._bench.shelf
         for name in shelf.sweep(frozenset(journal.ids())):
             log.info("removed what was left of video %s, which was never accepted", name)
+        left = [self._recovered(job) for job in journal.live()]
         for job in journal.ended_before(float("inf")):
             shelf.keep(job.id, files_of(job))
-        left = [self._recovered(job) for job in journal.live()]
-        return [job for job in left if not job.state.final]
+        return left
 
     def _recovered(self, job: Job) -> Job:
         end, park = self._bench.journal.end, self._bench.journal.park
@@ -78,7 +78,6 @@ class Crew:
         try:
             if job.tries >= MAX_TRIES:
                 words = f"{words}, {job.tries} times without a finished chunk; it is given up"
-                log.error("video %s: %s", job.id, words)
                 return end(job, State.FAILED, self._bench.now(), "crashes", words) or job
             if job.state is State.RUNNING:
                 return park(job, "restarted", words, clean=False) or job
@@ -160,7 +159,7 @@ class Crew:
                 self._register.rest(known or job, exc)
             return
         if ended is None:
-            return  # the same
+            return  # likewise
         if ended.state is State.FAILED:
             await asyncio.to_thread(bench.shelf.keep, job.id, ())
         self._register.note(ended)

@@ -116,6 +116,8 @@ class Desk:
         self._journal.open()
         for job in await asyncio.to_thread(self._crew.recover):
             self._register.add(job)
+            if job.state.final:
+                self._register.note(job)  # as the end it is
 
     async def run(self) -> None:
         """Work until cancelled."""

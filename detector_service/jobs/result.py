@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, Final
@@ -81,9 +81,8 @@ def stream(job: Job, journal: Journal) -> Iterator[bytes]:
             samples += _samples(chunk, job.options.rules.cursor_class)
     head = _head(job) | {"totals": totals.shown()}
     if job.options.mode == "filter":
-        # A film that was cut off does not last as long as its header says.
-        lasts = job.film.duration_s if job.film and not totals.decode_errors else None
-        head["filter"] = asdict(judge(samples, job.options.rules, lasts))
+        rules = job.options.rules
+        head["filter"] = asdict(judge(samples, rules, _lasts(job, samples)))
     yield _dump(head)[:-1] + b',"frames":['
     comma = b""
     for chunk in journal.chunks(job):
@@ -123,6 +122,16 @@ def _samples(chunk: Chunk, cursor_class: str) -> Iterator[Sample]:
             sure = [score for _, name, score, _ in seen.found if name == cursor_class]
             best = max(sure, default=None)
             yield Sample(time_s(seen.tick), best is not None, best, seen.skipped)
+
+
+def _lasts(job: Job, samples: Sequence[Sample]) -> float | None:
+    """Return when the film ends; nothing is claimed of what a header promised and no frame showed.
+
+    A download that broke off keeps the header of the whole film.
+    """
+    if not samples or job.film is None or job.film.duration_s is None:
+        return None
+    return min(job.film.duration_s, samples[-1].time_s + 1 / job.options.rules.sample_fps)
 
 
 def _head(job: Job) -> dict[str, Any]:

@@ -292,6 +292,8 @@ async def test_a_video_that_ended_the_process_three_times_is_given_up(
     async with cinema(tmp_path) as detector:
         failed = await detector.parts.desk.look(seen.job.id)
         assert (failed.job.state, failed.job.reason) == (State.FAILED, "crashes")
+        assert await detector.metric('detector_videos_ended_total{outcome="failed"}') == 1
+        assert list(detector.parts.desk._shelf.folder.iterdir()) == []
 
 
 async def test_one_key_makes_one_job_and_other_content_is_refused(
@@ -412,6 +414,25 @@ async def test_filter_mode_finds_the_stretch_with_the_pointer(tmp_path: Path) ->
         with pytest.raises(RefusedError) as refused:
             await desk.annotated(seen.job.id)
         assert refused.value.reason == "not_annotated"
+
+
+async def test_nothing_is_claimed_of_what_a_broken_off_download_does_not_show(
+    tmp_path: Path,
+) -> None:
+    film = make_film(tmp_path / "film.mkv", frames=100, fps=5, options={"g": "5", "bf": "0"})
+    data = await asyncio.to_thread(film.read_bytes)
+    await asyncio.to_thread(film.write_bytes, data[: len(data) * 6 // 10])
+    rules = Rules(sample_fps=1, min_segment_s=1)
+    async with cinema(tmp_path) as detector:
+        desk = detector.parts.desk
+        seen, _ = await submit(desk, film, Options(mode="filter", rules=rules))
+        assert seen.job.film is not None
+        assert seen.job.film.duration_s == 20
+        await done(desk, seen.job.id)
+        result = await result_of(desk, seen.job.id)
+        (kept,) = result["filter"]["segments"]
+        assert kept["end_s"] <= result["totals"]["frames"] / 5 + 1
+        assert kept["end_s"] < 19
 
 
 async def test_a_still_picture_is_looked_at_once_a_chunk(tmp_path: Path) -> None:
