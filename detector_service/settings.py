@@ -56,7 +56,9 @@ class Settings(BaseSettings):
     video_keep_s: float = Field(default=86_400.0, gt=0)
     video_urls: Annotated[tuple[str, ...], NoDecode] = ()
     chunk_frames: int = Field(default=32, ge=1, le=1024)
-    encode_preset: str = "ultrafast"
+    encode_preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"
+    ] = "ultrafast"
     encode_crf: int = Field(default=23, ge=0, le=51)
 
     max_concurrency: int | None = None
