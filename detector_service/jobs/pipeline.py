@@ -1,6 +1,6 @@
 """One stretch of work on one film: decode, look, draw and encode side by side, chunk by chunk.
 
-Called by ``labour`` in a thread of its own, which does the looking; two more decode and finish.
+Called by ``attempt`` in a thread of its own, which does the looking; two more decode and finish.
 They hand each other groups of frames over short belts, so memory stays flat however long the film.
 Surprise: whether to park is asked where a chunk passes the *looking* stage. What was decoded
 beyond it is dropped, and the chunks before it are finished and committed as if nothing were.

@@ -160,6 +160,24 @@ async def test_it_gives_its_slot_to_an_image_behind_a_chunk_and_comes_back(
         assert await shown_in(desk, seen.job.id) == list(range(50))
 
 
+async def test_a_lowered_ceiling_parks_the_younger_of_two_videos(
+    tmp_path: Path, film: Path
+) -> None:
+    async with cinema(tmp_path, video_workers=2, adaptive=False) as detector:
+        desk = detector.parts.desk
+        detector.backend.gate.clear()
+        old, _ = await submit(desk, film)
+        young, _ = await submit(desk, film)
+        await until(lambda: detector.parts.limiter.running == 2)
+        await until(lambda: detector.backend.calls)
+        await detector.patch({"max_concurrency": 1})
+        detector.backend.gate.set()
+        await done(desk, old.job.id)
+        await done(desk, young.job.id)
+        assert await detector.metric('detector_video_parked_total{reason="limit"}') == 1
+        assert await shown_in(desk, young.job.id) == list(range(50))
+
+
 async def test_a_retune_in_the_middle_changes_the_next_video_and_not_this_one(
     tmp_path: Path, film: Path
 ) -> None:
