@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -169,7 +170,7 @@ class Desk:
                 "storage_full",
                 f"the store for videos has {max(left, 0)} bytes left; delete videos that are done",
                 evidence={"store_bytes": self._bounds.store_bytes},
-                retry_after_s=FULL_RETRY_S,
+                retry_after_s=_retry_after_s(),
             )
         if not known:
             self._require_place()  # others may have come while we looked
@@ -179,7 +180,7 @@ class Desk:
         self._drafts[name] = draft
         try:
             await asyncio.to_thread(self._shelf.make, name)
-        except StateWriteError:
+        except BaseException:
             del self._drafts[name]
             raise
         return draft
@@ -192,7 +193,7 @@ class Desk:
             "queue_full",
             f"{len(self._register)} videos wait or are worked on; try again later",
             evidence={"video_queue": self._bounds.queue},
-            retry_after_s=FULL_RETRY_S,
+            retry_after_s=_retry_after_s(),
         )
 
     async def discard(self, draft: Draft) -> None:
@@ -359,3 +360,8 @@ class Desk:
             if job is not None:
                 return job
         raise RefusedError(404, "not_found", "there is no such video; it may have been deleted")
+
+
+def _retry_after_s() -> int:
+    """Return whole seconds, spread so that clients do not come back in a herd."""
+    return round(FULL_RETRY_S * random.uniform(0.8, 1.2))  # noqa: S311 - spread, no secret

@@ -19,7 +19,7 @@ from detector_service.jobs.video import is_id
 
 SOURCE: Final = "source"
 ANNOTATED: Final = "annotated.mp4"
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Shelf:
