@@ -8,17 +8,17 @@ from __future__ import annotations
 from tests.detector.recording.film import FPS, Film, Spell, film, spells
 from tests.detector.recording.screen import Programs, Screen, busy_screen
 
-# Seen 0-10; 15-18, too short; 23-33 with a gap of 1.5 s that is bridged.
+# Seen 0-10; 15-18, too short; 23-36 with a gap of 1.5 s that is bridged and leaves the pointer in
+# 88 % of the samples: two may be missed before it falls under the 80 % that are asked for.
 COMES_AND_GOES = spells(
     ("visible", 10),
     ("away", 5),
     ("visible", 3),
     ("away", 5),
-    ("visible", 4),
+    ("visible", 5),
     ("away", 1.5),
-    ("visible", 4.5),
+    ("visible", 6.5),
 )
-
 NEVER_COMES = spells(("away", 7))
 
 __all__ = [
