@@ -116,7 +116,7 @@ def _introduce(console: Console, stack: Stack) -> None:
     console.print(
         f"Every time in the shipped rules and playbooks is divided by {SCALE:g} here "
         f"(1m is {60 / SCALE:g}s); scrape and evaluation every {stack.options.scrape_s:g}s.\n"
-        "The detector's own adaptive limit is off here (DETECTOR_ADAPTIVE=false): only the ceiling acts."
+        "The detector's own adaptive limit is off here: only the ceiling acts."
     )
     _places(console, stack)
 
