@@ -241,7 +241,7 @@ class Crew:
                 self._register.let_go(hand)
 
     async def _fetch(self, hand: Hand) -> None:
-        job, bench = hand.job, self._bench
+        job, bench, ended = hand.job, self._bench, None
         path = bench.shelf.source(job.id)
         try:
             await asyncio.to_thread(bench.shelf.make, job.id)
@@ -255,13 +255,13 @@ class Crew:
                 if queued is not None:
                     self._register.note(queued)
                     return
-            # Cancelled meanwhile.
         except MediaError as exc:
             told = (job, State.FAILED, bench.now(), exc.reason, str(exc))
-            failed = await asyncio.to_thread(bench.journal.end, *told)
-            if failed is not None:
-                self._register.note(failed)
+            ended = await asyncio.to_thread(bench.journal.end, *told)
+        # It failed, or was cancelled meanwhile.
         await asyncio.to_thread(bench.shelf.keep, job.id, ())
+        if ended is not None:
+            self._register.note(ended)
 
     # --- throwing away ---
 

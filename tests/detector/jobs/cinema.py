@@ -30,16 +30,20 @@ QUICK: dict[str, Any] = {"chunk_frames": 8, "batch_size": 4}
 class BarReader(ToyBackend):
     """Finds one object, where the number that a frame shows says.
 
-    It fails on frames that show one of ``poison``, and finds nothing on those of ``hides``.
+    It fails on frames that show one of ``poison``, and finds nothing on those of ``hides``. After
+    ``passes`` it comes to a halt until ``gate`` is opened.
     """
 
     seen: list[int] = field(default_factory=list)
     hides: frozenset[int] = frozenset()
     poison: frozenset[int] = frozenset()
+    passes: int | None = None
 
     def infer(self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int) -> Pass:
         if any(number(image) in self.poison for image in images if not is_canary(image)):
             raise InferenceError("the model failed: poison")
+        if len(self.calls) == self.passes:
+            self.gate.clear()
         return super().infer(images, conf=conf, iou=iou, imgsz=imgsz)
 
     def _see(self, image: Image, conf: float) -> tuple[Detection, ...]:
