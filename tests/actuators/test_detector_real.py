@@ -34,6 +34,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "DETECTOR_STATE_DIR": str(folder / "state"),
         "DETECTOR_TOKEN_FILE": str(folder / "token"),
         "DETECTOR_TORCH_THREADS": "1",
+        "DETECTOR_BACKEND": "torch",
         "YOLO_CONFIG_DIR": str(folder),
     }
     argv = [sys.executable, "-m", "detector_service", "--port", str(port)]
