@@ -18,7 +18,7 @@ up: ## start detector, Prometheus, Alertmanager and controller without the story
 	@$(PY) -m remediator.demo.up
 
 test: ## every test, those against real daemons and the real model included (under 15 minutes)
-	@scripts/setup.sh daemons
+	@scripts/setup.sh daemons screen
 	@$(PY) -m pytest -n 2 --dist loadgroup -m "not alone"
 	@$(PY) -m pytest -m alone
 
