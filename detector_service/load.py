@@ -115,6 +115,7 @@ class Generator:
 
     async def _send_for_ever(self, group: asyncio.TaskGroup) -> None:
         due = time.monotonic()
+        last_due = due + (float("inf") if self._plan.seconds is None else self._plan.seconds)
         while True:
             due += self._gap()
             while (wait := due - time.monotonic()) > 0:
@@ -124,6 +125,8 @@ class Generator:
                 if self._rate_changed.is_set():
                     self._rate_changed.clear()
                     due = time.monotonic() + self._gap()
+            if due > last_due:  # a loop that is late must not send more than was planned
+                return
             self._count("offered")
             if len(self._inflight) >= self._plan.outstanding:
                 self._count("errors")
