@@ -11,7 +11,7 @@ import heapq
 import logging
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,13 +29,24 @@ log = logging.getLogger(__name__)
 TICK = Fraction(1, CLOCK)
 
 
-def join(segments: Sequence[Path], source: Path, out: Path) -> None:
+def _always() -> bool:
+    return True
+
+
+def join(
+    segments: Sequence[Path], source: Path, out: Path, wanted: Callable[[], bool] = _always
+) -> bool:
     """Write the film; ``out`` appears whole and durable, or not at all.
 
     Args:
         segments: what ``SegmentWriter`` wrote, in order, at least one.
         source: the film whose sound is wanted.
         out: an MP4 file that a browser can start to play before it is all there.
+        wanted: asked before every packet, on this thread; what comes after the last one, or after
+            a no, takes as long as copying once what is written.
+
+    Returns:
+        Whether the film is there; False: it was not wanted any more, and nothing is left of it.
 
     Raises:
         MediaError: ``segments``; one is damaged, or written with other settings than the first.
@@ -43,7 +54,8 @@ def join(segments: Sequence[Path], source: Path, out: Path) -> None:
     """
     part = out.with_name(f"{out.name}.part")
     try:
-        _write(segments, source, part)
+        if not _write(segments, source, part, wanted):
+            return False
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(out)
@@ -54,21 +66,24 @@ def join(segments: Sequence[Path], source: Path, out: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+    return True
 
 
-def _write(segments: Sequence[Path], source: Path, part: Path) -> None:
+def _write(segments: Sequence[Path], source: Path, part: Path, wanted: Callable[[], bool]) -> bool:
     """Write with sound; without, where that fails for whatever reason the sound has."""
     try:
         with opened_sound(source) as sound:
-            _mux(segments, sound, part)
+            return _mux(segments, sound, part, wanted)
     except OSError:  # the disk's fault, and not the sound's
         raise
     except (av.FFmpegError, MediaError, ValueError, OverflowError) as exc:
-        _mux(segments, None, part)
-        log.warning("the film was joined without its sound: %s", exc)
+        log.warning("the film is joined without its sound: %s", exc)
+        return _mux(segments, None, part, wanted)
 
 
-def _mux(segments: Sequence[Path], sound: Sound | None, part: Path) -> None:
+def _mux(
+    segments: Sequence[Path], sound: Sound | None, part: Path, wanted: Callable[[], bool]
+) -> bool:
     options = {**MP4, "movflags": "+faststart"}
     with av.open(str(part.resolve()), "w", format="mp4", options=options) as film:
         with _segment(segments[0]) as first:
@@ -81,7 +96,10 @@ def _mux(segments: Sequence[Path], sound: Sound | None, part: Path) -> None:
         if sound is not None:
             pieces.append(sound.into(film, _end(segments[-1])))
         for _, packet in heapq.merge(*pieces, key=operator.itemgetter(0)):
+            if not wanted():
+                return False
             film.mux(packet)
+    return True
 
 
 def _pictures(

@@ -236,6 +236,18 @@ def test_a_film_without_sound_stays_without(tmp_path: Path, silent: Path) -> Non
     assert not probe(joined(tmp_path, silent, VFR), LIMITS).has_audio
 
 
+@pytest.mark.parametrize("codec", [None, "aac", "pcm_s16le"])
+def test_a_film_no_longer_wanted_is_left_at_once_and_without_a_trace(
+    codec: str | None, tmp_path: Path
+) -> None:
+    source = make_film(tmp_path / "film.mkv", ticks=STEADY, sound=codec, sound_s=(0, 3))
+    segments = write(tmp_path, STEADY, chunk=25)
+    before, answers = sorted(tmp_path.iterdir()), iter([True] * 9 + [False])
+    assert not join(segments, source, tmp_path / "out.mp4", lambda: next(answers))
+    assert sorted(tmp_path.iterdir()) == before
+    assert join(segments, source, tmp_path / "out.mp4")
+
+
 def test_a_segment_given_up_leaves_no_open_file(tmp_path: Path) -> None:
     path = tmp_path / "segment.mp4"
     settings = {"sample_aspect_ratio": None, "preset": "ultrafast", "crf": 23}
