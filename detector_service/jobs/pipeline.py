@@ -159,7 +159,7 @@ class Pipeline:
             film.limits,
             pixels=cutter.wants,
             after=film.tail.bookmark,
-            on_skip=self._require_wanted,
+            on_packet=self._require_wanted,
         )
         with self._read.feeding(), reader:
             for group in cutter.groups(reader, self._timed(reader)):

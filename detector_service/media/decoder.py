@@ -10,11 +10,14 @@ depends on which thread was first; going on after a restart must give the very s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+import errno
+import io
+import os
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, NoReturn, Self
+from typing import Any, BinaryIO, Final, NoReturn, Self
 
 import av
 from av.audio.stream import AudioStream
@@ -42,25 +45,46 @@ AUDIO: Final = (
 PICTURES: Final = Disposition.attached_pic | Disposition.timed_thumbnails
 STILLS: Final = ("avif", "heic", "heix", "heim", "heis", "mif1")
 BUFFER: Final = 2**18
+SILENT: Final = 10_000
+"""Packets in a row without a frame after which a film is given up: nearly three minutes at 60 fps,
+longer than any decoder needs to the next keyframe; a flood of tiny packets reaches it in 0.2 s."""
+
+
+class Source(io.FileIO):
+    """The film's file. What the disk refuses is raised; what the film makes of it is FFmpeg's."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Return the place, or a negative error number for a place that no file has."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            return -errno.EINVAL
 
 
 class Decoder:
     """An opened film: its container, its first real video stream, and the frames of that."""
 
-    def __init__(self, path: Path, *, max_pixels: int) -> None:
+    def __init__(
+        self, path: Path, *, max_pixels: int, on_packet: Callable[[], object] | None = None
+    ) -> None:
         """Open the file and look at what it declares; nothing of the picture is decoded for it.
 
         Args:
             path: the film.
             max_pixels: width times height allowed, also for frames in the middle.
+            on_packet: called at every packet of the picture; what it raises comes out of
+                ``frames``. Damage can make the way to the next frame long.
 
         Raises:
             MediaError: ``empty``, ``not_a_video``, ``no_video_stream``, ``too_many_pixels``.
         """
+        self._on_packet = on_packet or _nothing
         self.errors = 0
         """Packets that could not be decoded, and frames that came out damaged."""
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(path.open("rb"))
+            file = stack.enter_context(Source(path))
             self.format = _format(file)
             self.container = stack.enter_context(_open(file, self.format, max_pixels))
             self.stream = _first_video(self.container)
@@ -103,11 +127,36 @@ class Decoder:
                 return stream
         return None
 
+    def packets(self, stream: Stream) -> Iterator[Packet[Any]]:
+        """Yield a stream's packets from where the file stands; the last one is empty.
+
+        A stream that begins later than FFmpeg looks when it opens a film is passed over. PyAV
+        fails on it, but only at the end, after all packets of the streams that it knows.
+
+        Raises:
+            av.FFmpegError: the film breaks.
+            OSError: the disk fails.
+        """
+        with contextlib.suppress(IndexError):
+            yield from self.container.demux(stream)
+
     def frames(self) -> Generator[VideoFrame]:
-        """Decode from where the file stands, in display order; damage is counted and skipped."""
+        """Decode from where the file stands, in display order; damage is counted and skipped.
+
+        Raises:
+            MediaError: ``undecodable``; ``SILENT`` packets in a row held no frame.
+        """
+        silent = 0
         try:
-            for packet in self.container.demux(self.stream):
-                yield from self._decoded(packet)
+            for packet in self.packets(self.stream):
+                self._on_packet()
+                silent += not packet.is_discard  # those a player decodes, and does not show
+                for frame in self._decoded(packet):
+                    silent = 0
+                    yield frame
+                if silent > SILENT:
+                    words = f"{SILENT} packets in a row hold no frame; encode the video anew"
+                    raise MediaError("undecodable", words)
         except av.FFmpegError:  # the film ends or breaks in the middle; a disk's error is no such
             self.errors += 1
             yield from self._decoded(None)
@@ -131,6 +180,10 @@ class Decoder:
         except (av.FFmpegError, OverflowError):
             return False
         return True
+
+
+def _nothing() -> None:
+    pass
 
 
 def _format(file: BinaryIO) -> str:

@@ -7,6 +7,7 @@ so the reader checks them again at every frame.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -22,14 +23,22 @@ OBLONG: Final = 10
 """Pixels more oblong than this are a damaged header."""
 
 
-def probe(path: Path, limits: MediaLimits) -> FilmInfo:
+def probe(
+    path: Path, limits: MediaLimits, *, on_packet: Callable[[], object] | None = None
+) -> FilmInfo:
     """Return the facts of a film.
+
+    Args:
+        path: the film.
+        limits: how much is accepted.
+        on_packet: called at every packet before the first frame; what it raises comes out. A
+            deadline, or a caller that does not want the answer any more, ends the wait with it.
 
     Raises:
         MediaError: ``empty``, ``not_a_video``, ``no_video_stream``, ``too_many_pixels``,
             ``too_long``, ``no_frames``, ``undecodable``.
     """
-    with Decoder(path, max_pixels=limits.max_pixels) as decoder:
+    with Decoder(path, max_pixels=limits.max_pixels, on_packet=on_packet) as decoder:
         duration_s = _duration_s(decoder)
         frames = _frames(decoder, duration_s)
         _require_room(duration_s, decoder.stream.frames, limits)

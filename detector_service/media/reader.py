@@ -42,7 +42,7 @@ class Reader:
         *,
         pixels: Wanted,
         after: Bookmark | None = None,
-        on_skip: Callable[[], object] | None = None,
+        on_packet: Callable[[], object] | None = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -53,15 +53,15 @@ class Reader:
             pixels: asked ``(index, tick, tick of the frame before or None)`` whether this frame's
                 pixels are needed; converting a frame costs more than decoding it.
             after: the bookmark to go on after.
-            on_skip: called at every frame on the way to the bookmark, which may take a while; what
-                it raises comes out of the first frame asked for.
+            on_packet: called at every packet, also on the way to the bookmark and through damage,
+                which may take a while; what it raises comes out of the frame asked for.
         """
         self._path = path
         self._container = info.container
         self._limits = limits
         self._pixels = pixels
         self._after = after
-        self._on_skip = on_skip or _nothing
+        self._on_packet = on_packet
         self._to_image = ToImage(width=info.width, height=info.height, turn=info.rotation)
         self._closing = contextlib.ExitStack()
         self._frames = self._read()
@@ -118,7 +118,7 @@ class Reader:
     def _open(self) -> Frames:
         """Start, or start anew, at the first frame."""
         self._closing.close()
-        opened = Decoder(self._path, max_pixels=self._limits.max_pixels)
+        opened = Decoder(self._path, max_pixels=self._limits.max_pixels, on_packet=self._on_packet)
         self._ignored = 0
         self._decoder = self._closing.enter_context(opened)
         self._ticks = Ticks(opened.time_base, opened.fps)
@@ -139,7 +139,6 @@ class Reader:
         self._ignored = decoder.errors
         sought = decoder.frames()
         for passed, frame in enumerate(sought):
-            self._on_skip()
             if frame.pts is None or frame.pts > after.pts or self.decode_errors:
                 return None
             if frame.pts == after.pts:
@@ -154,7 +153,6 @@ class Reader:
             MediaError: ``changed``.
         """
         for index, frame in enumerate(frames):
-            self._on_skip()
             tick = self._ticks.tick(frame.pts)
             if index == after.index:
                 self._ignored = self.decode_errors
@@ -172,7 +170,3 @@ def _require_room(index: int, tick: int, limits: MediaLimits) -> None:
     if tick > limits.max_seconds * CLOCK:
         words = f"the video is longer than {limits.max_seconds:g} s; send it in parts"
         raise MediaError("too_long", words)
-
-
-def _nothing() -> None:
-    pass
