@@ -1,8 +1,9 @@
 """``python -m detector_service``: start, serve, end; the process edge of the detector.
 
 Exit codes: 0 ended as asked, 2 refused to start (one line on stderr says why), anything else is a
-crash, such as a device lost while serving. Surprise: a device thread that hangs in a driver call
-would keep the interpreter from ending, so the process then leaves without it.
+crash, such as a device lost while serving. Surprise: a thread that hangs in a driver call, or is
+deep inside a stranger's film, would keep the interpreter from ending, so the process then leaves
+without it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from types import FrameType
 
 import uvicorn
@@ -31,6 +34,7 @@ log = logging.getLogger("detector_service")
 
 CRASHED = 1
 REFUSED = 2
+LEAVE_S = 2  # for threads that end by themselves
 GRACE_S = 25  # supervisors commonly kill after 30; requests end by their own deadline before
 
 
@@ -150,10 +154,21 @@ def _end(parts: Parts, code: int) -> None:
     if parts.failure is not None:
         raise StartError(str(parts.failure)) from parts.failure
     log.info("ended with %s", parts.load())
-    if parts.batcher.state not in {DeviceState.STOPPED, DeviceState.FAILED}:
-        log.warning("the device thread hangs; leaving without it")
+    hung = parts.batcher.state not in {DeviceState.STOPPED, DeviceState.FAILED}
+    left = ["the device thread"] if hung else _still_busy()
+    if left:
+        log.warning("leaving without %s, which did not end", ", ".join(left))
         sys.stdout.flush()
         os._exit(code)
+
+
+def _still_busy() -> list[str]:
+    """Wait a little for the threads; return those that do not end, such as one inside a film."""
+    until, own = time.monotonic() + LEAVE_S, threading.current_thread()
+    others = [each for each in threading.enumerate() if each is not own and not each.daemon]
+    for thread in others:
+        thread.join(max(until - time.monotonic(), 0))
+    return [thread.name for thread in others if thread.is_alive()]
 
 
 if __name__ == "__main__":
