@@ -229,11 +229,15 @@ async def _choose_limit(parts: Parts) -> None:
 
 
 async def _tick(parts: Parts) -> None:
-    """Let leases, pins and the drain end by the clock."""
-    while True:
-        if await asyncio.to_thread(parts.store.tick):
-            parts.limiter.wake()
-        await asyncio.sleep(TICK_S)
+    """Let leases, pins and the drain end by the clock; in a thread that nobody else can take."""
+    loop, alone = asyncio.get_running_loop(), ThreadPoolExecutor(1, thread_name_prefix="tick")
+    try:
+        while True:
+            if await loop.run_in_executor(alone, parts.store.tick):
+                parts.limiter.wake()
+            await asyncio.sleep(TICK_S)
+    finally:
+        alone.shutdown(wait=False)
 
 
 def _on_gpu(batcher: Batcher) -> bool | None:
