@@ -58,7 +58,7 @@ class Rules:
     cursor_class: str = "cursor"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One frame that was due; it stands for the time until the next sample.
 

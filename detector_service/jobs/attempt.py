@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from detector_service.batcher import Batcher
-from detector_service.errors import DeviceLostError, MediaError
+from detector_service.errors import DeviceLostError, MediaError, StateWriteError
 from detector_service.jobs.journal import Journal
 from detector_service.jobs.pipeline import Abandoned, Film, Hooks, Parked, Pipeline, Whole
+from detector_service.jobs.result import summed
 from detector_service.jobs.shelf import ANNOTATED, FULL, SOURCE, Shelf, segment_name
 from detector_service.jobs.video import Job, State
 from detector_service.media import MediaLimits, join
@@ -98,9 +99,15 @@ class Attempt:
         except OSError as exc:
             reason = "disk_full" if exc.errno in FULL else "storage"
             return self._park(reason, f"cannot write its files: {exc.strerror or exc}", clean=True)
+        except StateWriteError:
+            raise
+        except Exception as exc:  # whatever a stranger's film brings about, it must end here
+            log.exception("video %s met what nobody foresaw", self._job.id)
+            return self._fail("internal", unforeseen(exc))
 
     def _work(self) -> Job | None:
         job, bench = self._job, self._bench
+        self._require_class()
         pieces = bench.journal.pieces(job)
         bench.shelf.keep(job.id, {SOURCE, *map(segment_name, pieces)})
         with self._lock:
@@ -114,7 +121,16 @@ class Attempt:
             case Parked(reason):
                 return self._park(reason, WORDS.get(reason, reason), clean=True)
             case Abandoned():
-                return self._park("stopping", WORDS["stopping"], clean=True)
+                return self._park_stopped()
+
+    def _require_class(self) -> None:
+        wanted, classes = self._job.options.rules.cursor_class, self._classes()
+        if self._job.options.mode == "filter" and wanted not in classes:
+            words = f"the model has no class {wanted}, but: {', '.join(sorted(classes))}"
+            raise MediaError("no_such_class", f"{words}; send it again with another cursor_class")
+
+    def _classes(self) -> frozenset[str]:
+        return frozenset(self._bench.batcher.opened.result().classes.values())
 
     def _film(self) -> Film:
         job, bench = self._job, self._bench
@@ -127,7 +143,7 @@ class Attempt:
             options=job.options,
             recipe=job.recipe,
             tail=bench.journal.tail(job),
-            classes=frozenset(bench.batcher.opened.result().classes.values()),
+            classes=self._classes(),
         )
 
     def _hooks(self) -> Hooks:
@@ -147,10 +163,13 @@ class Attempt:
             numbers = bench.journal.pieces(job)
             segments = [bench.shelf.segment(job.id, number) for number in numbers]
             started = time.monotonic()
-            join(segments, bench.shelf.source(job.id), bench.shelf.annotated(job.id))
+            source, out = bench.shelf.source(job.id), bench.shelf.annotated(job.id)
+            if not join(segments, source, out, lambda: not self._stopped):
+                return self._park_stopped()
             log.info("video %s joined in %.1f s", job.id, time.monotonic() - started)
             kept.add(ANNOTATED)
-        done = bench.journal.end(job, State.DONE, bench.now())
+        summary = summed(job, bench.journal)
+        done = bench.journal.end(job, State.DONE, bench.now(), summary=summary)
         if done is not None:
             bench.shelf.keep(job.id, kept)
         return done
@@ -158,5 +177,13 @@ class Attempt:
     def _fail(self, reason: str, words: str) -> Job | None:
         return self._bench.journal.end(self._job, State.FAILED, self._bench.now(), reason, words)
 
+    def _park_stopped(self) -> Job | None:
+        return self._park("stopping", WORDS["stopping"], clean=True)
+
     def _park(self, reason: str, words: str, *, clean: bool) -> Job | None:
         return self._bench.journal.park(self._job, reason, words, clean=clean)
+
+
+def unforeseen(exc: Exception) -> str:
+    """Return what people are told of an error that is a mistake of this service."""
+    return f"the service has a fault that this video met ({type(exc).__name__}); its log says more"

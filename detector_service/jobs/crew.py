@@ -2,9 +2,8 @@
 
 Run by ``app`` by way of the desk. A worker holds one slot of the limiter while it works, and gives
 it back wherever a chunk ends and somebody else needs it.
-Surprise: a bad video fails alone, but what nobody foresaw comes out of ``run`` and ends the
-process. The next one goes on from the last finished chunk, and gives the video up at the third
-time.
+Surprise: a bad video fails alone, whatever it brings about. Where it ends the process, the next
+one goes on from the last finished chunk, and gives the video up at the third time.
 """
 
 from __future__ import annotations
@@ -15,22 +14,26 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from detector_service.errors import MediaError, StateWriteError
-from detector_service.jobs.attempt import Attempt, Bench
+from detector_service.jobs.attempt import WORDS, Attempt, Bench, unforeseen
 from detector_service.jobs.bounds import Bounds
 from detector_service.jobs.fetch import Fetcher
+from detector_service.jobs.pace import Pace
 from detector_service.jobs.register import Hand, Register
 from detector_service.jobs.shelf import ANNOTATED
 from detector_service.jobs.video import MAX_TRIES, Job, Recipe, State
 from detector_service.limiter import Limiter, Place
-from detector_service.media import probe
+from detector_service.media import FilmInfo, probe
 from detector_service.tunables import Document
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+FETCHERS: Final = 3  # a slow site does not hold up all others
+PROBES: Final = 2  # a film may be made to take long to look at; nothing else waits behind it
 SWEEP_S: Final = 60.0
 CLOSE_S: Final = 5.0
 TELL_S: Final = 0.25  # listeners are told of progress at most so often
@@ -39,7 +42,7 @@ PUT_ASIDE: Final = frozenset({"disk_full", "storage"})
 
 
 class Crew:
-    """The workers, the fetcher and the sweeper."""
+    """The workers, the fetchers and the sweeper."""
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Crew:
         self._limiter = limiter
         self._fetcher = fetcher
         self._pool = ThreadPoolExecutor(bounds.workers, thread_name_prefix="video")
+        self._probes = ThreadPoolExecutor(PROBES, thread_name_prefix="probe")
 
     def recover(self) -> list[Job]:
         """Return the jobs an earlier process left (some of them given up), remove its litter."""
@@ -77,7 +81,8 @@ class Crew:
         words = "the service ended in the middle of it"
         try:
             if job.tries >= MAX_TRIES:
-                words = f"{words}, {job.tries} times without a finished chunk; it is given up"
+                got = "its fetch ending" if job.state is State.FETCHING else "a finished chunk"
+                words = f"{words}, {job.tries} times without {got}; it is given up"
                 return end(job, State.FAILED, self._bench.now(), "crashes", words) or job
             if job.state is State.RUNNING:
                 return park(job, "restarted", words, clean=False) or job
@@ -87,27 +92,46 @@ class Crew:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(1, self._bounds.workers + 1):
-                group.create_task(self._work_all(f"video-{number}"))
-            group.create_task(self._fetch_all())
-            group.create_task(self._sweep_all())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(1, self._bounds.workers + 1):
+                    group.create_task(self._work_all(f"video-{number}"))
+                for _ in range(FETCHERS):
+                    group.create_task(self._fetch_all())
+                group.create_task(self._sweep_all())
+        finally:
+            for pool in (self._pool, self._probes):
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def stop(self) -> None:
         """Let go of every video at once; a chunk in hand is lost, all before it is kept."""
         self._register.close()
         for hand in self._register.hands.values():
-            if hand.attempt is not None:
-                hand.attempt.stop()
+            hand.stop()
 
     async def close(self) -> None:
         """Stop, and wait a little until every video has been put aside."""
         self.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                while any(hand.attempt for hand in self._register.hands.values()):
+                while self._register.hands:
                     await self._register.something()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for hand in tuple(self._register.hands.values()):
+            # It is left in the middle of something long. That is our doing, and no fault of its.
+            with suppress(StateWriteError):
+                if hand.job.state is State.RUNNING:
+                    self._bench.journal.park(hand.job, "stopping", WORDS["stopping"], clean=True)
+                elif hand.job.state is State.FETCHING:
+                    self._bench.journal.fetch(hand.job, tries=0)
+
+    async def probe(self, path: Path) -> FilmInfo:
+        """Look what a file is.
+
+        Raises:
+            MediaError: it is no film that is taken; see ``media.probe``.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._probes, probe, path, self._bench.limits)
 
     def _halted(self) -> str | None:
         return "stopping" if self._register.closing else self._refusal()
@@ -131,7 +155,7 @@ class Crew:
                 self._register.let_go(hand)
 
     async def _with_slot(self, hand: Hand, stream: str) -> None:
-        place = await _droppable(hand, self._limiter.hold(hand.job.seq))
+        place = await self._droppable(hand, self._limiter.hold(hand.job.seq))
         if place is None:
             return
         try:
@@ -150,7 +174,7 @@ class Crew:
             )
             if started is None:
                 return  # it was cancelled meanwhile
-            hand.job = started
+            hand.job, hand.pace = started, Pace(started.frames_done)
             self._register.note(started)
             ended = await self._attempt(hand, place, stream)
         except StateWriteError as exc:
@@ -235,33 +259,71 @@ class Crew:
             hand = self._register.take(job)
             try:
                 await self._fetch(hand)
-            except StateWriteError as exc:
-                self._register.rest(job, exc)
+            except (StateWriteError, OSError) as exc:
+                if not self._register.closing:
+                    self._register.rest(job, exc)
             finally:
                 self._register.let_go(hand)
 
     async def _fetch(self, hand: Hand) -> None:
-        job, bench, ended = hand.job, self._bench, None
-        path = bench.shelf.source(job.id)
+        """Fetch one film; a try is counted as long as nobody knows how it ended."""
+        job, bench = hand.job, self._bench
         try:
-            await asyncio.to_thread(bench.shelf.make, job.id)
-            arrived = await _droppable(hand, self._fetcher.fetch(job.url or "", path))
-            if arrived is not None:
-                film = await asyncio.to_thread(probe, path, bench.limits)
-                await asyncio.to_thread(bench.shelf.seal, job.id)
-                queued = await asyncio.to_thread(
-                    bench.journal.fetched, job, film, size=arrived.size, digest=arrived.sha256
-                )
-                if queued is not None:
-                    self._register.note(queued)
-                    return
+            now = await asyncio.to_thread(bench.journal.fetch, job, tries=job.tries + 1)
+            if now is not None:
+                self._register.note(now)
+                now = await self._fetched(hand)
         except MediaError as exc:
-            told = (job, State.FAILED, bench.now(), exc.reason, str(exc))
-            ended = await asyncio.to_thread(bench.journal.end, *told)
-        # It failed, or was cancelled meanwhile.
-        await asyncio.to_thread(bench.shelf.keep, job.id, ())
-        if ended is not None:
-            self._register.note(ended)
+            now = await self._fetch_failed(job, exc.reason, str(exc))
+        except (StateWriteError, OSError):
+            with suppress(StateWriteError):
+                await asyncio.to_thread(bench.journal.fetch, job, tries=0)
+            raise
+        except Exception as exc:  # whatever a stranger's film brings about, it must end here
+            log.exception("video %s met what nobody foresaw", job.id)
+            now = await self._fetch_failed(job, "internal", unforeseen(exc))
+        if now is None and not hand.dropped:  # the service ends
+            now = await asyncio.to_thread(bench.journal.fetch, job, tries=0)
+        if now is None or now.state is not State.QUEUED:
+            await asyncio.to_thread(bench.shelf.keep, job.id, ())
+        if now is not None:
+            self._register.note(now)
+
+    async def _fetched(self, hand: Hand) -> Job | None:
+        """Return the job with its film; None: it was dropped or stopped meanwhile."""
+        job, bench = hand.job, self._bench
+        path = bench.shelf.source(job.id)
+        await asyncio.to_thread(bench.shelf.make, job.id)
+        arrived = await self._droppable(hand, self._fetcher.fetch(job.url or "", path))
+        if arrived is None:
+            return None
+        film = await self._droppable(hand, self.probe(path))
+        if film is None:
+            return None
+        await asyncio.to_thread(bench.shelf.seal, job.id)
+        return await asyncio.to_thread(
+            bench.journal.fetched, job, film, size=arrived.size, digest=arrived.sha256
+        )
+
+    async def _fetch_failed(self, job: Job, reason: str, words: str) -> Job | None:
+        told = (job, State.FAILED, self._bench.now(), reason, words)
+        return await asyncio.to_thread(self._bench.journal.end, *told)
+
+    async def _droppable(self, hand: Hand, work: Coroutine[Any, Any, T]) -> T | None:
+        """Wait for ``work``, or until the hand is dropped or stopped: None."""
+        waiting = asyncio.ensure_future(work)
+        hand.waiting = cast("asyncio.Future[object]", waiting)
+        if hand.dropped or self._register.closing:
+            waiting.cancel()
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            running = asyncio.current_task()
+            if running is None or running.cancelling():
+                raise
+            return None
+        finally:
+            hand.waiting = None
 
     # --- throwing away ---
 
@@ -288,18 +350,3 @@ class Crew:
 def files_of(job: Job) -> frozenset[str]:
     """Return the files an ended job keeps."""
     return frozenset({ANNOTATED}) if job.state is State.DONE else frozenset()
-
-
-async def _droppable(hand: Hand, work: Coroutine[Any, Any, T]) -> T | None:
-    """Wait for ``work``, or until the hand is dropped: None."""
-    waiting = asyncio.ensure_future(work)
-    hand.waiting = cast("asyncio.Future[object]", waiting)
-    try:
-        return await waiting
-    except asyncio.CancelledError:
-        running = asyncio.current_task()
-        if hand.dropped and running is not None and not running.cancelling():
-            return None
-        raise
-    finally:
-        hand.waiting = None

@@ -21,6 +21,7 @@ from detector_service.screenfilter import Sameness, due
 
 DECODED_PER_LOOK: Final = 8  # a chunk of a film that is rarely looked at ends after so many frames
 HELD_BYTES: Final = 64 * 2**20  # pixels of one group; some six groups exist at once
+GROUP_FRAMES: Final = 1024  # where few are looked at; enough to fill a batch at 2 of 30 a second
 CHANNELS: Final = 3
 
 
@@ -73,6 +74,7 @@ class Cutter:
         self._held = min(2 * recipe.batch, max(held, 1))
         self._looks = min(recipe.batch, self._held)
         self._stills: list[Still] = []
+        self._group_looks = self._group_held = 0
         self._errors = 0
         self._begin()
 
@@ -110,12 +112,16 @@ class Cutter:
         self._stills.append(Still(frame.index, frame.tick, image, is_due, look, crc32))
         self._decoded += 1
         self._looked += look
+        self._group_looks += look
+        self._group_held += image is not None
 
     @property
     def _full(self) -> bool:
-        looks = sum(still.look for still in self._stills)
-        held = sum(still.image is not None for still in self._stills)
-        return looks >= self._looks or held >= self._held
+        return (
+            self._group_looks >= self._looks
+            or self._group_held >= self._held
+            or len(self._stills) >= GROUP_FRAMES
+        )
 
     def _may_end(self, index: int) -> bool:
         """Say whether the chunk may end behind this frame, if the next one is due."""
@@ -132,6 +138,7 @@ class Cutter:
 
     def _group(self, end: ChunkEnd | None) -> Group:
         frames, self._stills = tuple(self._stills), []
+        self._group_looks = self._group_held = 0
         self._errors += end.decode_errors if end else 0
         return Group(frames, end)
 

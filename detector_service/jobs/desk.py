@@ -164,6 +164,7 @@ class Desk:
             raise RefusedError(413, "too_large", words, evidence=evidence)
         left = self._bounds.store_bytes - await asyncio.to_thread(self._shelf.used)
         left -= sum(draft.room for draft in self._drafts.values())
+        left -= self._bounds.max_bytes * self._register.count(State.FETCHING)
         if left <= (length or 0):
             raise RefusedError(
                 507,
@@ -191,7 +192,8 @@ class Desk:
         raise RefusedError(
             429,
             "queue_full",
-            f"{len(self._register)} videos wait or are worked on; try again later",
+            f"{len(self._register)} videos wait or are worked on and {len(self._drafts)} are on "
+            "their way in; try again later",
             evidence={"video_queue": self._bounds.queue},
             retry_after_s=_retry_after_s(),
         )
@@ -200,6 +202,14 @@ class Desk:
         """Forget an upload that did not become a job."""
         await asyncio.to_thread(self._shelf.keep, draft.id, ())
         self._drafts.pop(draft.id, None)
+
+    async def probe(self, draft: Draft) -> FilmInfo:
+        """Look what an upload is; in threads of its own, since a film may be made to take long.
+
+        Raises:
+            MediaError: it is no film that is taken; see ``media.probe``.
+        """
+        return await self._crew.probe(draft.path)
 
     async def accept(
         self, draft: Draft, arrived: Arrived, film: FilmInfo, options: Options, key: str | None
@@ -294,7 +304,11 @@ class Desk:
         Raises:
             RefusedError: 404, 409 ``not_done``, 410 ``failed`` or ``cancelled``.
         """
-        return stream(await self._done(name), self._journal)
+        job = await self._done(name)
+        summary = await asyncio.to_thread(self._journal.summary, job)
+        if summary is None:
+            raise _gone()
+        return stream(job, summary, self._journal)
 
     async def annotated(self, name: str) -> Path:
         """Return where the annotated film lies.
@@ -359,7 +373,11 @@ class Desk:
             job = self._register.get(name) or await asyncio.to_thread(self._journal.job, name)
             if job is not None:
                 return job
-        raise RefusedError(404, "not_found", "there is no such video; it may have been deleted")
+        raise _gone()
+
+
+def _gone() -> RefusedError:
+    return RefusedError(404, "not_found", "there is no such video; it may have been deleted")
 
 
 def _retry_after_s() -> int:

@@ -61,6 +61,10 @@ CREATE TABLE chunks (
   seen BLOB NOT NULL,
   PRIMARY KEY (job, number)
 );
+CREATE TABLE summaries (
+  job INTEGER PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+  summary TEXT NOT NULL
+);
 """
 _FINAL: Final = tuple(state for state in State if state.final)
 
@@ -175,6 +179,11 @@ class Journal:
             yield chunk
             number = chunk.number
 
+    def summary(self, job: Job) -> str | None:
+        """Return what was kept with the end of a job that is done; None: it was deleted."""
+        found = self._read("SELECT summary FROM summaries WHERE job = ?", job.seq)
+        return found[0]["summary"] if found else None
+
     def knows(self, key: str) -> bool:
         """Say whether a job was made with this Idempotency-Key."""
         return bool(self._read("SELECT 1 FROM jobs WHERE idempotency_key = ?", key))
@@ -202,10 +211,14 @@ class Journal:
             query = f"INSERT INTO jobs ({names}) VALUES ({marks})"  # noqa: S608 - our own names
             return replace(job, seq=connection.execute(query, columns).lastrowid or 0), True
 
+    def fetch(self, job: Job, *, tries: int) -> Job | None:
+        """Say how often the fetch was begun and did not end; None: it was cancelled meanwhile."""
+        return self._move(job, State.FETCHING, {"tries": tries})
+
     def fetched(self, job: Job, film: FilmInfo, *, size: int, digest: str) -> Job | None:
         """Queue a job whose source has arrived; None: it was cancelled meanwhile."""
-        told = {"film": _dump(_FILM, film), "size": size, "digest": digest, "url": None}
-        return self._move(job, State.QUEUED, told)
+        arrived = {"film": _dump(_FILM, film), "size": size, "digest": digest}
+        return self._move(job, State.QUEUED, {**arrived, "url": None, "tries": 0})
 
     def start(self, job: Job, recipe: Recipe, now: float) -> Job | None:
         """Count a try, fix the recipe where there is none yet; None: it was cancelled meanwhile.
@@ -252,10 +265,12 @@ class Journal:
         now: float,
         reason: str | None = None,
         words: str | None = None,
+        *,
+        summary: str | None = None,
     ) -> Job | None:
         """Give a job its final state; None: it has one already (or may not take this one)."""
         told = {"reason": reason, "words": words, "ended_at": now, "url": None}
-        return self._move(job, state, told)
+        return self._move(job, state, told, summary=summary)
 
     def forget(self, job: Job) -> None:
         """Remove an ended job and its chunks."""
@@ -264,7 +279,13 @@ class Journal:
             connection.execute(query, (job.seq, *_FINAL))
 
     def _move(
-        self, job: Job, to: State, told: Mapping[str, Any], *, clear: bool = False
+        self,
+        job: Job,
+        to: State,
+        told: Mapping[str, Any],
+        *,
+        clear: bool = False,
+        summary: str | None = None,
     ) -> Job | None:
         origins = [state for state in State if to in MOVES[state]]
         sets = ", ".join(f"{name} = ?" for name in told)
@@ -275,12 +296,18 @@ class Journal:
                 return None
             if clear:
                 connection.execute("DELETE FROM chunks WHERE job = ?", (job.seq,))
+            if summary is not None:
+                connection.execute("INSERT INTO summaries VALUES (?, ?)", (job.seq, summary))
             row = connection.execute("SELECT * FROM jobs WHERE seq = ?", (job.seq,)).fetchone()
             return _job(row)
 
     def _read(self, query: str, *told: object) -> list[sqlite3.Row]:
         with self._lock:
-            return self._connection().execute(query, told).fetchall()
+            try:
+                return self._connection().execute(query, told).fetchall()
+            except sqlite3.OperationalError as exc:
+                words = f"cannot read the journal of videos {self.path}: {exc}"
+                raise StateWriteError(words) from exc
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from detector_service.jobs.video import Job, State
@@ -18,7 +18,7 @@ WINDOW_S: Final = 10.0
 
 @dataclass(frozen=True)
 class View:
-    """A job as it is now.
+    """A job as it is now; the chunk in hand counts in what is told of a running one.
 
     Attributes:
         frames_done: finished so far, committed or not.
@@ -40,7 +40,8 @@ class Pace:
     def __init__(self, frames: int, now: Callable[[], float] = time.monotonic) -> None:
         """Start where ``frames`` are done; ``now`` is monotonic seconds."""
         self._now = now
-        self._marks = deque([(now(), frames)])
+        self._began_at = now()
+        self._marks = deque([(self._began_at, frames)])
         self.frames = frames
 
     def note(self, frames: int) -> None:
@@ -50,6 +51,11 @@ class Pace:
         while now - self._marks[0][0] > WINDOW_S and len(self._marks) > 1:
             self._marks.popleft()
         self.frames = frames
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it has been going on."""
+        return self._now() - self._began_at
 
     @property
     def fps(self) -> float | None:
@@ -66,6 +72,7 @@ def view(job: Job, pace: Pace | None) -> View:
     total = job.film.frames if job.film else None
     if pace is None or job.state is not State.RUNNING:
         return View(job, job.frames_done, total)
+    job = replace(job, worked_s=job.worked_s + pace.seconds)
     # The header's number is a guess; a film may go on behind it.
     total = None if total is None else max(total, pace.frames)
     fps = pace.fps

@@ -4,6 +4,8 @@ Called by ``attempt`` in a thread of its own, which does the looking; two more d
 They hand each other groups of frames over short belts, so memory stays flat however long the film.
 Surprise: whether to park is asked where a chunk passes the *looking* stage. What was decoded
 beyond it is dropped, and the chunks before it are finished and committed as if nothing were.
+It parks for images only once it has worked as long as the way to its first frame took: behind a
+bookmark that may be most of the film, and would otherwise become most of the work.
 """
 
 from __future__ import annotations
@@ -112,6 +114,7 @@ class Pipeline:
         self._in_flight: deque[tuple[Group, Sequence[Future[Answer]]]] = deque()
         self._frames_done = film.tail.frames
         self._began_at = 0.0
+        self._yields_from = 0.0  # monotonic; images do not make it park before
 
     def work(self) -> Outcome:
         """Work until the end of the film, the next place to park, or ``stop``.
@@ -168,8 +171,12 @@ class Pipeline:
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         decoding = self._telemetry.stage_duration.labels("decode")
         began_at = time.monotonic()
-        for frame in frames:
-            decoding.observe(time.monotonic() - began_at)
+        for number, frame in enumerate(frames):
+            self._require_wanted()
+            now = time.monotonic()
+            decoding.observe(now - began_at)
+            if number == 0:
+                self._yields_from = now + (now - began_at)
             yield frame
             began_at = time.monotonic()
 
@@ -191,7 +198,7 @@ class Pipeline:
             if len(self._in_flight) >= IN_FLIGHT:
                 self._hand_on()
             if group.end is not None and not group.end.last:
-                reason = self._hooks.may_go_on()
+                reason = self._may_go_on()
                 if reason is not None:
                     break
         else:
@@ -199,6 +206,11 @@ class Pipeline:
         while self._in_flight:
             self._hand_on()
         return reason
+
+    def _may_go_on(self) -> str | None:
+        reason = self._hooks.may_go_on()
+        too_soon = reason == "images" and time.monotonic() < self._yields_from
+        return None if too_soon else reason
 
     def _works(self, group: Group) -> list[Work]:
         recipe = self._film.recipe

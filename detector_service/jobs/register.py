@@ -40,6 +40,10 @@ class Hand:
     def drop(self) -> None:
         """Stop whatever is being done with it; nobody wants it any more."""
         self.dropped = True
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop whatever is being done with it; it is taken up again by the next process."""
         if self.waiting is not None:
             self.waiting.cancel()
         if self.attempt is not None:
@@ -93,10 +97,13 @@ class Register:
         """Leave a job alone for a while: the disk is full, or fails."""
         log.warning("video %s is put aside for %g s: %s", job.id, RETRY_S, why)
         self._rest_until[job.id] = time.monotonic() + RETRY_S
+        full = isinstance(why, StateWriteError) and why.disk_full
+        reason = "disk_full" if full else "storage"
+        resting = replace(job, reason=reason, words=str(why), tries=0)
         if job.state is State.RUNNING:  # and the journal could not be told otherwise
-            full = isinstance(why, StateWriteError) and why.disk_full
-            reason = "disk_full" if full else "storage"
-            self.note(replace(job, state=State.PARKED, reason=reason, words=str(why), tries=0))
+            self.note(replace(resting, state=State.PARKED))
+        elif job.state is State.FETCHING:
+            self.note(resting)
 
     def next(self, wanted: Callable[[Job], bool]) -> Job | None:
         """Return the oldest job that is wanted, in nobody's hand, and does not rest."""

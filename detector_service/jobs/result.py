@@ -1,9 +1,9 @@
-"""The result of a finished job as JSON, streamed from its chunks; called by the routes.
+"""The result of a job as JSON: summed up when it is done, streamed from its chunks when asked.
 
 Numbers were rounded when they were kept, and nothing of the clock on the wall is in it: the same
 film with the same settings gives the same bytes, whatever happened on the way.
-Surprise: the chunks are read twice, first for the totals, which come first in the document, and
-then for the frames; so a film of any length takes the memory of one chunk.
+Surprise: what comes first in the document is known last, so it is summed once, kept with the end
+of the job, and a result of any length then takes the memory of one chunk.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, Final
 
+from detector_service.errors import RefusedError
 from detector_service.jobs.journal import Journal
 from detector_service.jobs.video import Chunk, Job, Seen
 from detector_service.media import CLOCK
@@ -67,28 +68,39 @@ class _Totals:
         }
 
 
-def stream(job: Job, journal: Journal) -> Iterator[bytes]:
-    """Yield the JSON document of a job that is done, in pieces.
-
-    Its fields: ``job``, ``mode``, ``film``, ``model``, ``settings`` (with the generation),
-    ``totals`` (``confidence``: per class the objects in ten bins of 0.1), in filter mode
-    ``filter``, and ``frames``, each with ``index``, ``time_s`` and ``detections``.
-    """
+def summed(job: Job, journal: Journal) -> str:
+    """Return ``totals`` and, in filter mode, ``filter`` of a film that was worked off, as JSON."""
     totals, samples = _Totals(), list[Sample]()
     for chunk in journal.chunks(job):
         totals.add(chunk)
         if job.options.mode == "filter":
             samples += _samples(chunk, job.options.rules.cursor_class)
-    head = _head(job) | {"totals": totals.shown()}
+    found: dict[str, Any] = {"totals": totals.shown()}
     if job.options.mode == "filter":
-        rules = job.options.rules
-        head["filter"] = asdict(judge(samples, rules, _lasts(job, samples)))
-    yield _dump(head)[:-1] + b',"frames":['
-    comma = b""
+        found["filter"] = asdict(judge(samples, job.options.rules, _lasts(job, samples)))
+    return _dump(found).decode()
+
+
+def stream(job: Job, summary: str, journal: Journal) -> Iterator[bytes]:
+    """Yield the JSON document of a job that is done, in pieces.
+
+    Its fields: ``job``, ``mode``, ``film``, ``model``, ``settings`` (with the generation),
+    ``totals`` (``confidence``: per class the objects in ten bins of 0.1), in filter mode
+    ``filter``, and ``frames``, each with ``index``, ``time_s`` and ``detections``.
+
+    Raises:
+        RefusedError: 404, the job was deleted meanwhile; a document that broke off must not parse.
+    """
+    yield _dump(_head(job) | json.loads(summary))[:-1] + b',"frames":['
+    comma, left = b"", job.frames_done
     for chunk in journal.chunks(job):
         if chunk.seen:
             yield comma + b",".join(_dump(frame(job, seen)) for seen in chunk.seen)
             comma = b","
+        left -= chunk.frames
+    if left:
+        words = "the video was deleted while its result was sent"
+        raise RefusedError(404, "not_found", words)
     yield b"]}"
 
 

@@ -43,7 +43,8 @@ class State(StrEnum):
 
 
 MOVES: Final[Mapping[State, frozenset[State]]] = {
-    State.FETCHING: frozenset({State.QUEUED, State.FAILED, State.CANCELLED}),
+    # To itself: a fetch is begun.
+    State.FETCHING: frozenset({State.FETCHING, State.QUEUED, State.FAILED, State.CANCELLED}),
     State.QUEUED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED}),
     # To itself: started again, after the process ended without a word.
     State.RUNNING: frozenset(
@@ -144,7 +145,7 @@ class Job:
         origin: where it was fetched from, without secrets; None: it was uploaded.
         url: what to fetch, secrets included; None: nothing (more) to fetch.
         size: bytes of the source; digest: their SHA-256, in hex; both None until it is here.
-        tries: starts since something last went well.
+        tries: starts, of the fetch or the work, since something last went well.
         worked_s: seconds of work whose chunks are committed.
         frames_done: frames in committed chunks.
     """

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from detector_service.errors import MediaError, RefusedError, StateWriteError
 from detector_service.jobs import Draft, Job, Options, State, View
 from detector_service.jobs.incoming import Arrived
-from detector_service.media import FilmInfo, MediaLimits, probe
+from detector_service.media import FilmInfo
 from detector_service.routes.detect import CLIENT_LEFT
 from detector_service.routes.parts import Parts, parts_of
 from detector_service.routes.upload import is_form, media_type, receive, require_room
@@ -183,18 +183,16 @@ async def _take(parts: Parts, request: Request) -> tuple[View, bool]:
 
 
 async def _read(parts: Parts, request: Request, draft: Draft) -> tuple[Arrived, FilmInfo]:
-    settings = parts.settings
-    limits = MediaLimits(settings.max_pixels, settings.max_video_s, settings.max_video_frames)
     try:
         arrived = await _unless_stopping(parts, receive(request, draft.path, draft.room))
     except MediaError as exc:
-        if draft.room < settings.max_video_bytes:
+        if draft.room < parts.settings.max_video_bytes:
             words = f"the store for videos has no more than {draft.room} bytes left"
             raise RefusedError(
                 507, "storage_full", f"{words}; delete videos that are done"
             ) from exc
         raise
-    return arrived, await asyncio.to_thread(probe, draft.path, limits)
+    return arrived, await _unless_stopping(parts, parts.desk.probe(draft))
 
 
 async def _unless_stopping(parts: Parts, work: Coroutine[Any, Any, T]) -> T:

@@ -602,8 +602,9 @@ async def test_a_fetch_is_cancelled_at_once_and_taken_up_again_after_a_restart(
             two, _ = await desk.accept_url(f"{url}/film.mp4", Options(), None)
             await until(lambda: desk._register.hands)
             await desk.cancel(one.job.id)
-            await until(lambda: two.job.id in desk._register.hands)
+            await until(lambda: one.job.id not in desk._register.hands)
             assert not (desk._shelf.folder / one.job.id).exists()
+            await until(lambda: two.job.id in desk._register.hands)
         stuck.set()
         async with cinema(tmp_path, video_urls=(url,)) as detector:
             await done(detector.parts.desk, two.job.id)
