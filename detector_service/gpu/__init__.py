@@ -4,7 +4,8 @@
 ``exporter`` does so for a machine without one. All calls are meant for one thread, never that of
 a request: a sick driver may block them.
 Surprise: every reading fails alone. A card that cannot tell its temperature still tells the rest,
-and a figure that cannot be read now is None, whatever it was a second ago.
+and a figure that cannot be read now is None, whatever it was a second ago. Faults (XID) are no
+reading but a count of ours, so they stay: a card that is lost is lost by one of them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Reading:
         power_limit_w: what it may draw.
         throttle: reason to whether its clocks are lowered for it.
         ecc_errors: kind to memory errors since the driver was loaded.
-        xid_errors: faults (XID) reported since somebody listens.
+        xid_errors: faults (XID) reported since somebody listens; None: nobody can.
         last_xid: code of the last of them.
     """
 
@@ -124,8 +125,9 @@ class Cards:
             self._faults[index] = _Faults(handle)
         faults = self._faults.get(index)
         reading = Reading(str(index)) if handle is None else _read(index, handle)
-        if faults is None or not faults.gather():
+        if faults is None:
             return reading
+        faults.gather()
         return replace(reading, xid_errors=faults.count, last_xid=faults.last)
 
 
@@ -217,10 +219,10 @@ def _ecc_errors(handle: Any) -> dict[str, int]:
 
 
 class _Faults:
-    """The XID faults of one card, from an event set of its own."""
+    """The XID faults of one card, from an event set of its own; ``count`` is None till it works."""
 
     def __init__(self, handle: Any) -> None:
-        self.count = 0
+        self.count: int | None = None
         self.last: int | None = None
         self._events: Any = None
         try:
@@ -230,20 +232,19 @@ class _Faults:
         except pynvml.NVMLError as exc:
             log.info("no XID readings: %s", exc)
 
-    def gather(self) -> bool:
-        """Take what was reported meanwhile, without waiting; say whether the card can report."""
+    def gather(self) -> None:
+        """Take what was reported meanwhile, without waiting; of a lost card, keep what is known."""
         if self._events is None:
-            return False
+            return
         try:
             for _ in range(XIDS_AT_ONCE):
                 event = pynvml.nvmlEventSetWait_v2(self._events, 0)
-                self.count += 1
+                self.count = (self.count or 0) + 1
                 self.last = int(event.eventData)
         except pynvml.NVMLError_Timeout:  # there is nothing more
-            return True
-        except pynvml.NVMLError:
-            return False
-        return True
+            self.count = self.count or 0
+        except pynvml.NVMLError as exc:
+            log.debug("no more XID readings: %s", exc)
 
 
 def _watts(milliwatts: float | None) -> float | None:

@@ -3,7 +3,8 @@
 Used by ``sampler`` and by the stand-alone ``exporter``.
 Surprise: these are no gauges that keep a value. Each sample replaces all readings, so what could
 not be read now is gone, and readings older than a few seconds (a driver call that hangs) are gone
-too; only the time of a card's last reading stays, for others to see that it stands still.
+too. What stays is no reading: the faults (XID) counted so far, which may say why, and the time of
+a card's last reading, for others to see that it stands still.
 """
 
 from __future__ import annotations
@@ -49,11 +50,6 @@ OURS: tuple[tuple[str, str, Figure], ...] = (
     ("detector_gpu_memory_total_bytes", "GPU memory there is.", lambda card: card.total_bytes),
     ("detector_gpu_power_watts", "What the GPU draws.", lambda card: card.power_w),
     ("detector_gpu_power_limit_watts", "What the GPU may draw.", lambda card: card.power_limit_w),
-    (
-        "detector_gpu_xid_last",
-        "Code of the last fault (XID) the driver reported; absent before the first.",
-        lambda card: card.last_xid,
-    ),
 )
 
 
@@ -102,7 +98,8 @@ class GpuSeries(Collector):
             yield _gauge(name, text, "gpu", cards, figure)
         yield _utilization(cards)
         yield _throttle(cards)
-        yield from _faults(cards)
+        yield _ecc(cards)
+        yield from _xids(self._cards)
         yield self._timestamps()
 
     def _timestamps(self) -> Metric:
@@ -151,24 +148,35 @@ def _throttle(cards: Sequence[Reading]) -> Metric:
     return family
 
 
-def _faults(cards: Sequence[Reading]) -> Iterator[Metric]:
-    ecc = CounterMetricFamily(
+def _ecc(cards: Sequence[Reading]) -> Metric:
+    family = CounterMetricFamily(
         "detector_gpu_ecc_errors",
         "Memory errors since the driver was loaded, by kind.",
         labels=["gpu", "kind"],
     )
-    xid = CounterMetricFamily(
+    for card in cards:
+        for kind, count in card.ecc_errors.items():
+            family.add_metric([card.gpu_id, kind], count)
+    return family
+
+
+def _xids(cards: Sequence[Reading]) -> Iterator[Metric]:
+    family = CounterMetricFamily(
         "detector_gpu_xid_errors",
         "Faults (XID) the driver reported since this process listens.",
         labels=["gpu"],
     )
     for card in cards:
-        for kind, count in card.ecc_errors.items():
-            ecc.add_metric([card.gpu_id, kind], count)
         if card.xid_errors is not None:
-            xid.add_metric([card.gpu_id], card.xid_errors)
-    yield ecc
-    yield xid
+            family.add_metric([card.gpu_id], card.xid_errors)
+    yield family
+    yield _gauge(
+        "detector_gpu_xid_last",
+        "Code of the last fault (XID) the driver reported; absent before the first.",
+        "gpu",
+        cards,
+        lambda card: card.last_xid,
+    )
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

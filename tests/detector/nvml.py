@@ -15,6 +15,7 @@ import pytest
 NAME = "libnvidia-ml.so.1"
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 NOT_SUPPORTED = "3"
+GPU_IS_LOST = "15"
 DRIVER_NOT_LOADED = "9"
 FUNCTION_NOT_FOUND = "13"
 GPU_IS_LOST = "15"

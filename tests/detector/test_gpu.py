@@ -19,6 +19,7 @@ from detector_service.gpu.series import STALE_S, GpuSeries
 from tests.detector.nvml import (
     DRIVER_NOT_LOADED,
     FUNCTION_NOT_FOUND,
+    GPU_IS_LOST,
     NOT_SUPPORTED,
     environment,
 )
@@ -99,7 +100,7 @@ def test_every_figure_that_a_card_does_not_tell_leaves_all_others_alone() -> Non
         "LIMIT": {"detector_gpu_power_limit_watts"},
         "CORRECTED": {'detector_gpu_ecc_errors_total{gpu="0",kind="corrected"}'},
         "UNCORRECTED": {'detector_gpu_ecc_errors_total{gpu="0",kind="uncorrected"}'},
-        "WAIT": {"detector_gpu_xid_errors_total"},
+        "WAIT": set[str](),  # a count of ours: it stands still
     }
     everything = ARTICLE | OURS | {STAMP: 0}
     steps = []
@@ -163,10 +164,19 @@ def test_faults_are_counted_and_the_last_code_is_told() -> None:
     assert (many[count], many[last]) == (102, 201)
 
 
-def test_a_driver_that_reports_no_faults_has_no_such_series() -> None:
-    (shown,) = read(FAKE_NVML_RC_REGISTER=NOT_SUPPORTED)
+@pytest.mark.parametrize("call", ["REGISTER", "WAIT"])
+def test_a_driver_that_reports_no_faults_has_no_such_series(call: str) -> None:
+    (shown,) = read(**{f"FAKE_NVML_RC_{call}": NOT_SUPPORTED})
     assert (ARTICLE | {STAMP: 1}).items() <= shown.items()
     assert not any("xid" in name for name in shown)
+
+
+def test_the_faults_of_a_card_stay_when_it_is_lost_and_its_events_with_it() -> None:
+    lost = {"FAKE_NVML_LOST": "0", "FAKE_NVML_RC_WAIT": GPU_IS_LOST}
+    before, *after = read({"FAKE_NVML_XIDS": "1"}, lost, {"FAKE_NVML_RC_HANDLE": GPU_IS_LOST}, {})
+    faults = {name: value for name, value in before.items() if "xid" in name}
+    assert set(faults.values()) == {1, 100}
+    assert after == [faults | {STAMP: 1}] * 3
 
 
 @pytest.mark.parametrize(
@@ -211,13 +221,18 @@ def shown_by(registry: CollectorRegistry) -> dict[str, float]:
     return samples(generate_latest(registry).decode())
 
 
-def test_readings_of_a_sampler_that_hangs_in_the_driver_go_away_but_not_their_time() -> None:
+def test_readings_of_a_sampler_that_hangs_in_the_driver_go_away_but_not_time_and_faults() -> None:
     registry, steady = CollectorRegistry(), 0.0
     series = GpuSeries(registry, now=lambda: 7.0, monotonic=lambda: steady)
-    series.show([Reading("0", temperature=60.0, throttle={"gpu_idle": True})], busy=5.0)
-    assert len(shown_by(registry)) == 4
+    card = Reading("0", temperature=60.0, throttle={"gpu_idle": True}, xid_errors=1, last_xid=79)
+    series.show([card], busy=5.0)
+    assert len(shown_by(registry)) == 6
     steady = STALE_S
-    assert shown_by(registry) == {STAMP: 7.0}
+    assert shown_by(registry) == {
+        STAMP: 7.0,
+        'detector_gpu_xid_errors_total{gpu="0"}': 1,
+        'detector_gpu_xid_last{gpu="0"}': 79,
+    }
 
 
 class Service:
