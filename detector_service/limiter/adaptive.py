@@ -4,8 +4,9 @@
 what is inside is throughput times latency, so where the limit binds, ``limit * objective / p90``
 brings p90 to the objective. Too slow: go there in one step, by half at most (Gradient2 of Netflix'
 concurrency-limits bounds its gradient by 0.5 too). Inside: a step up if the formula says that it
-still fits and the limit is in use (its AIMDLimit: ``inflight * 2 >= limit``); where it does not
-say so, it is tried now and then. ``benchmarks/limiter_choice.py`` compares it with others.
+still fits; where it does not say so, it is tried now and then. A limit that is not in use (its
+AIMDLimit: ``inflight * 2 < limit``) comes back to where it began and no further, as nothing shows
+that more would do. ``benchmarks/limiter_choice.py`` compares it with others.
 Surprise: it is told the objective instead of learning what is normal. A learned baseline drifts
 under lasting overload, until slow counts as normal.
 """
@@ -49,12 +50,17 @@ class AdaptiveLimit:
         ``peak`` is of the time since the last look, and 0 if there was no request. A lower ceiling
         acts at once, and a raised one is grown into.
         """
-        self.limit = min(self.limit, ceiling)
+        if self.limit > ceiling:
+            self._change(ceiling, now)
         self._peak = max(self._peak, peak)
         age = now - self._since
         if age < WINDOW_S or (len(self._seconds) < ENOUGH and age < PATIENCE_S):
             return
         chosen = max(1, min(self._chosen(now), ceiling))
+        self._change(chosen, now)
+
+    def _change(self, chosen: int, now: float) -> None:
+        """Take ``chosen``, and begin a new window: what came before it is no evidence."""
         if chosen != self.limit:
             self.limit, self._changed_at = chosen, now
         self._since, self._peak = now, 0
@@ -63,13 +69,14 @@ class AdaptiveLimit:
     def _chosen(self, now: float) -> int:
         if not self._seconds:
             # Nobody came, or nothing came out: a device that hangs says nothing about the limit.
-            return self.limit + (self._peak == 0)
+            return self.limit + (self._peak == 0 and self.limit < FIRST_LIMIT)
         p90 = max(sorted(self._seconds)[math.ceil(RANK * len(self._seconds)) - 1], TINY_S)
         fitting = self.limit * AIM * self.objective_s / p90
         if p90 > self.objective_s:
             alone = self._peak <= 1  # slow by itself: fewer at once would not make it faster
             return self.limit if alone else math.floor(max(fitting, self.limit * STEEPEST))
-        step = max(self.limit // 10, 1)
-        if self.limit + step <= fitting and self._peak * 2 >= self.limit:
+        used, step = self._peak * 2 >= self.limit, max(self.limit // 10, 1)
+        if used and self.limit + step <= fitting:
             return self.limit + step
-        return self.limit + (now - self._changed_at >= TRIAL_S)
+        wanted = used or self.limit < FIRST_LIMIT
+        return self.limit + (wanted and now - self._changed_at >= TRIAL_S)

@@ -92,6 +92,13 @@ def test_idle_it_comes_back_to_the_ceiling() -> None:
     assert limits[-1] == 4
 
 
+def test_a_limit_that_is_not_used_comes_back_to_where_it_began_and_no_further() -> None:
+    second = Second(8)
+    assert {second(0.05, peak=1) for _ in range(40)} == {8, 9, FIRST_LIMIT}
+    assert {second(0.0, count=0, peak=0) for _ in range(40)} == {FIRST_LIMIT}
+    assert {Second(24)(0.05, peak=1), Second(24)(0.0, count=0, peak=0)} == {24}
+
+
 def test_few_slow_requests_are_evidence_too_after_a_while() -> None:
     second = Second(10)
     limits = [second(0.45, count=1) for _ in range(5)]
@@ -114,6 +121,16 @@ def test_a_lower_ceiling_acts_at_once_and_a_raised_one_is_grown_into() -> None:
     assert second(0.05, count=0) == 3
     second.ceiling = 50
     assert [second(0.05) for _ in range(3)] == [4, 5, 6]
+
+
+def test_a_ceiling_lowered_under_overload_does_not_lower_the_limit_twice() -> None:
+    subject = AdaptiveLimit(OBJECTIVE_S, 0.0)
+    subject.look(0.5, ceiling=5, peak=10)
+    for began in (0.2, 0.55):  # what began at a limit of 10 took 0.45 s, what began at 5, 0.22
+        for _ in range(20):
+            subject.note(began, began + 0.45 if began < 0.5 else began + 0.22)
+    subject.look(1.5, ceiling=5, peak=5)
+    assert subject.limit == 5
 
 
 @given(
