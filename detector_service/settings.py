@@ -25,19 +25,21 @@ PREFIX: Final = "DETECTOR_"
 class Settings(BaseSettings):
     """The start-up settings; sizes in bytes or pixels, times in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
     instance: str | None = None
     model: Path = PACKAGE / "weights" / "cursor.pt"
     canary_dir: Path = PACKAGE / "samples"
-    canary_every_s: float = Field(default=15.0, gt=0)
+    canary_every_s: float = Field(default=15.0, ge=0.1)
     state_dir: Path | None = None
     token: SecretStr | None = None
     token_file: Path | None = None
-    torch_threads: int | None = Field(default=None, ge=1)
-    decode_threads: int = Field(default=2, ge=1)
+    torch_threads: int | None = Field(default=None, ge=1, le=1024)
+    decode_threads: int = Field(default=2, ge=1, le=1024)
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
     max_pixels: int = Field(default=40_000_000, ge=1024)
     hang_s: float = Field(default=60.0, gt=0)
@@ -115,20 +117,17 @@ class Settings(BaseSettings):
         """Return the token for control endpoints, from the variable or the file.
 
         Raises:
-            StartError: the file cannot be read or is empty.
+            StartError: it is blank or cannot be sent in a header, or the file cannot be read.
         """
         if self.token is not None and self.token.get_secret_value():
-            return self.token.get_secret_value()
+            return _sendable(self.token.get_secret_value(), f"the token ({PREFIX}TOKEN)")
         if self.token_file is None:
             return None
+        where = f"the token file {self.token_file} ({PREFIX}TOKEN_FILE)"
         try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
+            return _sendable(self.token_file.read_text(encoding="utf-8"), where)
         except (OSError, UnicodeDecodeError) as exc:
-            words = f"cannot read the token file {self.token_file} ({PREFIX}TOKEN_FILE): {exc}"
-            raise StartError(words) from exc
-        if not token:
-            raise StartError(f"the token file {self.token_file} ({PREFIX}TOKEN_FILE) is empty")
-        return token
+            raise StartError(f"cannot read {where}: {exc}") from exc
 
 
 def read_settings(**told: Any) -> Settings:
@@ -148,6 +147,15 @@ def read_settings(**told: Any) -> Settings:
             f"it could change settings; set {PREFIX}TOKEN or {PREFIX}TOKEN_FILE"
         )
     return settings
+
+
+def _sendable(told: str, where: str) -> str:
+    token = told.strip()
+    if not token:
+        raise StartError(f"{where} is blank; set one, or unset the variable")
+    if not token.isprintable():
+        raise StartError(f"{where} has characters in it that no header can carry")
+    return token
 
 
 def _variable(where: tuple[int | str, ...]) -> str:

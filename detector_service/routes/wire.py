@@ -38,7 +38,8 @@ def require_control(request: Request) -> None:
     token = parts_of(request).token
     if token is not None:
         given = request.headers.get("authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        # Headers come as Latin-1 of the bytes sent (ASGI); the token's bytes are UTF-8.
+        if not hmac.compare_digest(given.encode("latin-1"), f"Bearer {token}".encode()):
             raise RefusedError(401, "unauthorized", "send Authorization: Bearer <control token>")
         return
     if request.client is None or not is_loopback(request.client.host):

@@ -372,6 +372,13 @@ async def test_with_a_token_every_control_endpoint_asks_for_it(tmp_path: Path) -
         assert ok.status_code == 200
 
 
+async def test_a_token_may_have_any_letters(tmp_path: Path) -> None:
+    async with running(tmp_path, token="pässwörd") as detector:
+        for given, status in (("pässwörd", 200), ("passwörd", 401), ("p\xff", 401)):
+            headers = {"Authorization": f"Bearer {given}".encode()}
+            assert (await detector.patch({"imgsz": 320}, headers=headers)).status_code == status
+
+
 async def test_without_a_token_control_is_for_loopback_only(tmp_path: Path) -> None:
     async with running(tmp_path, client_host="10.1.2.3") as detector:
         for method, path in CONTROL:

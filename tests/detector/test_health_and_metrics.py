@@ -117,7 +117,7 @@ async def test_on_the_cpu_busy_share_and_memory_growth_are_shown_and_no_gpu_is(
 
 
 async def test_the_canary_tells_a_seeing_model_from_a_blind_one(tmp_path: Path) -> None:
-    async with running(tmp_path, canary_every_s=0.02) as detector:
+    async with running(tmp_path, canary_every_s=0.1) as detector:
         seen = (await detector.client.post("/v1/canary")).json()
         assert (seen["ok"], seen["iou"]) == (True, 1.0)
         detector.backend.blind = True

@@ -50,6 +50,19 @@ def test_a_network_address_with_a_token_is_fine(
     assert read_settings(host="0.0.0.0").control_token() == "s3cret"
 
 
+@pytest.mark.parametrize("told", ["  ", "\t", "two\nlines", "\udcff"])
+def test_a_token_that_no_header_can_carry_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    monkeypatch.setenv("DETECTOR_TOKEN", told)
+    assert "DETECTOR_TOKEN" in refusal(capsys, "--port", "0")
+
+
+def test_blanks_round_a_token_do_not_count_as_in_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTOR_TOKEN", " s3cret \n")
+    assert read_settings().control_token() == "s3cret"
+
+
 @pytest.mark.parametrize("content", [None, "", " \n"])
 def test_a_token_file_that_is_missing_or_empty_is_refused_and_not_ignored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
@@ -107,6 +120,21 @@ def test_a_wrong_setting_is_refused_by_its_variable(
     assert "DETECTOR_MAX_CONCURRENCY must be between 1 and 256" in refusal(capsys, "--port", "0")
     monkeypatch.setenv("DETECTOR_MAX_CONCURRENCY", "many")
     assert "DETECTOR_MAX_CONCURRENCY: " in refusal(capsys, "--port", "0")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        *(("OBJECTIVE_S", told) for told in ("inf", "nan", "-inf")),
+        *((name, "inf") for name in ("HANG_S", "DEADLINE_S", "VIDEO_KEEP_S")),
+        *(("CANARY_EVERY_S", "0.001"), ("TORCH_THREADS", "1025"), ("DECODE_THREADS", "99999")),
+    ],
+)
+def test_a_number_that_no_process_can_work_with_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.setenv(f"DETECTOR_{name}", told)
+    assert f"DETECTOR_{name}: " in refusal(capsys, "--port", "0")
 
 
 def test_a_damaged_state_file_is_refused_by_name(
