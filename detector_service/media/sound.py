@@ -87,7 +87,7 @@ class Sound:
     def _packets(self) -> Iterator[Packet[AudioStream]]:
         """Yield what can be read; where the file breaks, the sound ends."""
         with contextlib.suppress(av.FFmpegError):
-            yield from self._decoder.container.demux(self._stream)
+            yield from self._decoder.packets(self._stream)
 
     def _pieces(self, layout: str) -> Iterator[Piece]:
         shape, resampler = None, AudioResampler("fltp", layout, RATE)
