@@ -63,7 +63,8 @@ class Attempt:
         Args:
             job: as ``Journal.start`` returned it.
             bench: what to work with.
-            may_go_on: asked after each chunk, from any thread; a reason to park, or None.
+            may_go_on: asked after each chunk, from another thread, and may wait there for better
+                times with the film kept open; a reason to park, or None.
             progress: told the frames finished so far, from any thread.
         """
         self._job = job

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -21,19 +22,19 @@ from detector_service.errors import MediaError, StateWriteError
 from detector_service.jobs.attempt import WORDS, Attempt, Bench, unforeseen
 from detector_service.jobs.bounds import Bounds
 from detector_service.jobs.fetch import Fetcher
+from detector_service.jobs.incoming import Arrived
 from detector_service.jobs.pace import Pace
+from detector_service.jobs.probing import Prober
 from detector_service.jobs.register import Hand, Register
 from detector_service.jobs.shelf import ANNOTATED
 from detector_service.jobs.video import MAX_TRIES, Job, Recipe, State
-from detector_service.limiter import Limiter, Place
-from detector_service.media import FilmInfo, probe
+from detector_service.limiter import Limiter
 from detector_service.tunables import Document
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FETCHERS: Final = 3  # a slow site does not hold up all others
-PROBES: Final = 2  # a film may be made to take long to look at; nothing else waits behind it
 SWEEP_S: Final = 60.0
 CLOSE_S: Final = 5.0
 TELL_S: Final = 0.25  # listeners are told of progress at most so often
@@ -54,8 +55,9 @@ class Crew:
         refusal: Callable[[], str | None],
         limiter: Limiter,
         fetcher: Fetcher,
+        room: Callable[[], Awaitable[int]],
     ) -> None:
-        """Prepare; ``recover``, then ``run``."""
+        """Prepare; ``recover``, then ``run``; ``room`` tells the bytes left in the store."""
         self._register = register
         self._bench = bench
         self._bounds = bounds
@@ -63,8 +65,9 @@ class Crew:
         self._refusal = refusal
         self._limiter = limiter
         self._fetcher = fetcher
+        self._room = room
         self._pool = ThreadPoolExecutor(bounds.workers, thread_name_prefix="video")
-        self._probes = ThreadPoolExecutor(PROBES, thread_name_prefix="probe")
+        self.prober = Prober(bounds.media)
 
     def recover(self) -> list[Job]:
         """Return the jobs an earlier process left (some of them given up), remove its litter."""
@@ -100,8 +103,8 @@ class Crew:
                     group.create_task(self._fetch_all())
                 group.create_task(self._sweep_all())
         finally:
-            for pool in (self._pool, self._probes):
-                pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self.prober.shut()
 
     def stop(self) -> None:
         """Let go of every video at once; a chunk in hand is lost, all before it is kept."""
@@ -123,15 +126,6 @@ class Crew:
                     self._bench.journal.park(hand.job, "stopping", WORDS["stopping"], clean=True)
                 elif hand.job.state is State.FETCHING:
                     self._bench.journal.fetch(hand.job, tries=0)
-
-    async def probe(self, path: Path) -> FilmInfo:
-        """Look what a file is.
-
-        Raises:
-            MediaError: it is no film that is taken; see ``media.probe``.
-        """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._probes, probe, path, self._bench.limits)
 
     def _halted(self) -> str | None:
         return "stopping" if self._register.closing else self._refusal()
@@ -155,18 +149,25 @@ class Crew:
                 self._register.let_go(hand)
 
     async def _with_slot(self, hand: Hand, stream: str) -> None:
-        place = await self._droppable(hand, self._limiter.hold(hand.job.seq))
-        if place is None:
-            return
         try:
-            if self._halted() is None and not hand.dropped:
-                await self._work(hand, place, stream)
+            if await self._hold(hand) is None:
+                await self._work(hand, stream)
         finally:
-            self._limiter.leave(place)
+            self._leave(hand)
             with suppress(KeyError):
                 self._bench.telemetry.stream_last_frame.remove(stream)
 
-    async def _work(self, hand: Hand, place: Place, stream: str) -> None:
+    async def _hold(self, hand: Hand) -> str | None:
+        """Wait for a slot; returns a reason not to work after all."""
+        hand.place = await self._droppable(hand, self._limiter.hold(hand.job.seq))
+        return "stopping" if hand.place is None or hand.dropped else self._halted()
+
+    def _leave(self, hand: Hand) -> None:
+        if hand.place is not None:
+            self._limiter.leave(hand.place)
+            hand.place = None
+
+    async def _work(self, hand: Hand, stream: str) -> None:
         bench, job = self._bench, hand.job
         try:
             started = await asyncio.to_thread(
@@ -176,7 +177,7 @@ class Crew:
                 return  # it was cancelled meanwhile
             hand.job, hand.pace = started, Pace(started.frames_done)
             self._register.note(started)
-            ended = await self._attempt(hand, place, stream)
+            ended = await self._attempt(hand, stream)
         except StateWriteError as exc:
             if not self._register.closing:
                 known = await asyncio.to_thread(bench.journal.job, job.id)
@@ -190,26 +191,45 @@ class Crew:
         if ended.state is State.PARKED and ended.reason in PUT_ASIDE:
             self._register.rest(ended, OSError(ended.words))
 
-    async def _attempt(self, hand: Hand, place: Place, stream: str) -> Job | None:
+    async def _attempt(self, hand: Hand, stream: str) -> Job | None:
+        loop = asyncio.get_running_loop()
         attempt = hand.attempt = Attempt(
             hand.job,
             self._bench,
-            may_go_on=lambda: self._may_go_on(place),
+            may_go_on=lambda: self._may_go_on(hand, loop),
             progress=self._progress(hand, stream),
         )
         if hand.dropped or self._register.closing:
             attempt.stop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, attempt.run)
+            return await loop.run_in_executor(self._pool, attempt.run)
         finally:
             attempt.stop()
             hand.attempt = None
 
-    def _may_go_on(self, place: Place) -> str | None:
-        halted = self._halted()
-        if halted is not None or self._limiter.may_go_on(place):
+    def _may_go_on(self, hand: Hand, loop: asyncio.AbstractEventLoop) -> str | None:
+        """Say why to park, if so; called in the attempt's thread, which waits while it gives way.
+
+        The film stays open meanwhile. Without an index (MPEG-TS, AVI, FLV) it would be read again
+        from its start each time an image comes.
+        """
+        halted, place = self._halted(), hand.place
+        if halted is not None or place is None or self._limiter.may_go_on(place):
             return halted
-        return "limit" if self._limiter.running > self._limiter.limit else "images"
+        reason = "limit" if self._limiter.running > self._limiter.limit else "images"
+        return asyncio.run_coroutine_threadsafe(self._give_way(hand, reason), loop).result()
+
+    async def _give_way(self, hand: Hand, reason: str) -> str | None:
+        """Give the slot back and wait for another; returns a reason to park after all."""
+        began_at = time.monotonic()
+        self._leave(hand)
+        aside = replace(hand.job, state=State.PARKED, reason=reason, words=WORDS[reason])
+        self._register.note(replace(aside, frames_done=hand.pace.frames))
+        why = await self._hold(hand)
+        hand.pace.skip(time.monotonic() - began_at)
+        if why is None:
+            self._register.note(hand.job)
+        return why
 
     def _progress(self, hand: Hand, stream: str) -> Callable[[int], None]:
         loop = asyncio.get_running_loop()
@@ -260,7 +280,9 @@ class Crew:
             try:
                 await self._fetch(hand)
             except (StateWriteError, OSError) as exc:
-                if not self._register.closing:
+                if hand.dropped:
+                    await asyncio.to_thread(self._bench.shelf.keep, job.id, ())
+                elif not self._register.closing:
                     self._register.rest(job, exc)
             finally:
                 self._register.let_go(hand)
@@ -294,16 +316,35 @@ class Crew:
         job, bench = hand.job, self._bench
         path = bench.shelf.source(job.id)
         await asyncio.to_thread(bench.shelf.make, job.id)
-        arrived = await self._droppable(hand, self._fetcher.fetch(job.url or "", path))
+        arrived = await self._arrived(hand, path)
         if arrived is None:
             return None
-        film = await self._droppable(hand, self.probe(path))
+        film = await self._droppable(hand, self.prober.look(path))
         if film is None:
             return None
         await asyncio.to_thread(bench.shelf.seal, job.id)
         return await asyncio.to_thread(
             bench.journal.fetched, job, film, size=arrived.size, digest=arrived.sha256
         )
+
+    async def _arrived(self, hand: Hand, path: Path) -> Arrived | None:
+        most = self._fetcher.max_bytes
+        room = min(await self._room(), most)
+        if room <= 0:
+            words = "the store for videos is full; delete videos that are done"
+            raise StateWriteError(words, disk_full=True)
+        hand.room = room
+        fetching = replace(self._fetcher, max_bytes=room).fetch(hand.job.url or "", path)
+        try:
+            return await self._droppable(hand, fetching)
+        except MediaError as exc:
+            if exc.reason != "too_large" or room == most:
+                raise
+            words = f"the store for videos has no more than {room} bytes left"
+            advice = "delete videos that are done and send it again"
+            raise MediaError("storage_full", f"{words}; {advice}") from exc
+        finally:
+            hand.room = 0
 
     async def _fetch_failed(self, job: Job, reason: str, words: str) -> Job | None:
         told = (job, State.FAILED, self._bench.now(), reason, words)
@@ -342,9 +383,9 @@ class Crew:
             log.info("video %s removed: it ended %g s ago or more", job.id, self._bounds.keep_s)
 
     def forget(self, job: Job) -> None:
-        """Remove an ended job, its row first: a folder without a row is swept at the next start."""
-        self._bench.journal.forget(job)
+        """Remove an ended job, its files first: on a full disk they make room for the rest."""
         self._bench.shelf.keep(job.id, ())
+        self._bench.journal.forget(job)
 
 
 def files_of(job: Job) -> frozenset[str]:

@@ -39,6 +39,7 @@ from detector_service.tunables import Document
 log = logging.getLogger(__name__)
 
 FULL_RETRY_S: Final = 30
+REPEATS: Final = 4  # uploads at once of what is probably here already
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class Draft:
     Attributes:
         path: where its bytes go.
         room: how many there may be.
+        known: its Idempotency-Key is that of a job, so it probably is a repeat and needs no place.
     """
 
     id: str
     path: Path
     room: int
+    known: bool = False
 
 
 class Desk:
@@ -110,6 +113,7 @@ class Desk:
             refusal=refusal,
             limiter=limiter,
             fetcher=fetcher,
+            room=self._room,
         )
 
     async def open(self) -> None:
@@ -156,15 +160,12 @@ class Desk:
             StateWriteError: its folder cannot be made.
         """
         known = key is not None and await asyncio.to_thread(self._journal.knows, key)
-        if not known:
-            self._require_place()
+        self._require_place(known=known)
         if length is not None and length > self._bounds.max_bytes:
             words = f"the video has {length} bytes, more than {self._bounds.max_bytes}"
             evidence = {"max_bytes": self._bounds.max_bytes}
             raise RefusedError(413, "too_large", words, evidence=evidence)
-        left = self._bounds.store_bytes - await asyncio.to_thread(self._shelf.used)
-        left -= sum(draft.room for draft in self._drafts.values())
-        left -= self._bounds.max_bytes * self._register.count(State.FETCHING)
+        left = await self._room()
         if left <= (length or 0):
             raise RefusedError(
                 507,
@@ -173,11 +174,10 @@ class Desk:
                 evidence={"store_bytes": self._bounds.store_bytes},
                 retry_after_s=_retry_after_s(),
             )
-        if not known:
-            self._require_place()  # others may have come while we looked
+        self._require_place(known=known)  # others may have come while we looked
         name = new_id(self._slug)
         room = min(length or self._bounds.max_bytes, left)
-        draft = Draft(name, self._shelf.source(name), room)
+        draft = Draft(name, self._shelf.source(name), room, known)
         self._drafts[name] = draft
         try:
             await asyncio.to_thread(self._shelf.make, name)
@@ -186,8 +186,15 @@ class Desk:
             raise
         return draft
 
-    def _require_place(self) -> None:
-        if len(self._register) + len(self._drafts) < self._bounds.queue:
+    async def _room(self) -> int:
+        """Return the bytes that are left in the store, less what is on its way to it."""
+        left = self._bounds.store_bytes - await asyncio.to_thread(self._shelf.used)
+        left -= sum(draft.room for draft in self._drafts.values())
+        return left - sum(hand.room for hand in self._register.hands.values())
+
+    def _require_place(self, *, known: bool) -> None:
+        alike = sum(draft.known is known for draft in self._drafts.values())
+        if alike < REPEATS if known else alike + len(self._register) < self._bounds.queue:
             return
         raise RefusedError(
             429,
@@ -207,9 +214,9 @@ class Desk:
         """Look what an upload is; in threads of its own, since a film may be made to take long.
 
         Raises:
-            MediaError: it is no film that is taken; see ``media.probe``.
+            MediaError: it is no film that is taken, or takes too long; see ``Prober.look``.
         """
-        return await self._crew.probe(draft.path)
+        return await self._crew.prober.look(draft.path)
 
     async def accept(
         self, draft: Draft, arrived: Arrived, film: FilmInfo, options: Options, key: str | None
@@ -280,9 +287,13 @@ class Desk:
         self, *, state: State | None = None, before: int | None = None, most: int = 100
     ) -> list[View]:
         """Return jobs, newest first; go on with ``before`` set to the last ``seq``."""
+        if state is not None and not state.final:
+            live = [job for job in self._register.live() if job.state is state]
+            older = [job for job in reversed(live) if before is None or job.seq < before]
+            return [self._register.view(job) for job in older[:most]]
         read = self._journal.jobs
         found = await asyncio.to_thread(lambda: read(state=state, before=before, most=most))
-        return [self._register.view(job) for job in found]
+        return [self._register.view(self._register.get(job.id) or job) for job in found]
 
     async def watch(self, name: str) -> AsyncIterator[View]:
         """Yield how a job stands, now and at every change, until it has ended or the desk stops.

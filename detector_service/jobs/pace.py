@@ -52,6 +52,11 @@ class Pace:
             self._marks.popleft()
         self.frames = frames
 
+    def skip(self, seconds: float) -> None:
+        """Leave out the last while; it waited."""
+        self._began_at += seconds
+        self._marks = deque([(self._now(), self.frames)])
+
     @property
     def seconds(self) -> float:
         """Return how long it has been going on."""

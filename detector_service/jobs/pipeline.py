@@ -4,8 +4,6 @@ Called by ``attempt`` in a thread of its own, which does the looking; two more d
 They hand each other groups of frames over short belts, so memory stays flat however long the film.
 Surprise: whether to park is asked where a chunk passes the *looking* stage. What was decoded
 beyond it is dropped, and the chunks before it are finished and committed as if nothing were.
-It parks for images only once it has worked as long as the way to its first frame took: behind a
-bookmark that may be most of the film, and would otherwise become most of the work.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ class Hooks:
 
     Attributes:
         submit: hands the frames of one pass to the device.
-        may_go_on: asked after each chunk; a reason word to park, or None.
+        may_go_on: asked after each chunk, and may take its time; a reason word to park, or None.
         segment: where the annotated segment of a chunk goes.
         commit: keeps a finished chunk and the seconds of work it took; False: nobody wants it.
         progress: told the frames finished so far, committed or not.
@@ -114,7 +112,7 @@ class Pipeline:
         self._in_flight: deque[tuple[Group, Sequence[Future[Answer]]]] = deque()
         self._frames_done = film.tail.frames
         self._began_at = 0.0
-        self._yields_from = 0.0  # monotonic; images do not make it park before
+        self._waited_s = 0.0
 
     def work(self) -> Outcome:
         """Work until the end of the film, the next place to park, or ``stop``.
@@ -171,12 +169,9 @@ class Pipeline:
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         decoding = self._telemetry.stage_duration.labels("decode")
         began_at = time.monotonic()
-        for number, frame in enumerate(frames):
+        for frame in frames:
             self._require_wanted()
-            now = time.monotonic()
-            decoding.observe(now - began_at)
-            if number == 0:
-                self._yields_from = now + (now - began_at)
+            decoding.observe(time.monotonic() - began_at)
             yield frame
             began_at = time.monotonic()
 
@@ -208,9 +203,11 @@ class Pipeline:
         return reason
 
     def _may_go_on(self) -> str | None:
-        reason = self._hooks.may_go_on()
-        too_soon = reason == "images" and time.monotonic() < self._yields_from
-        return None if too_soon else reason
+        asked_at = time.monotonic()
+        try:
+            return self._hooks.may_go_on()
+        finally:
+            self._waited_s += time.monotonic() - asked_at
 
     def _works(self, group: Group) -> list[Work]:
         recipe = self._film.recipe
@@ -286,8 +283,8 @@ class Pipeline:
             writer, chunk.writer = chunk.writer, None
             writer.close()
             sync(self._film.source.parent)
-        now = time.monotonic()
-        worked_s, self._began_at = now - self._began_at, now
+        now = time.monotonic() - self._waited_s
+        worked_s, self._began_at = max(now - self._began_at, 0.0), now
         done = Chunk(
             chunk.number,
             chunk.first_index,

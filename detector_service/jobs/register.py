@@ -2,7 +2,7 @@
 
 Shared by ``desk`` and ``crew``; belongs to the event loop. Surprise: it is never ahead of the
 journal. A job is noted here only as the journal said it is, save for one that could not be put
-aside because the disk is full.
+aside because the disk is full, and one that only waits for its slot to come back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from detector_service.errors import StateWriteError
 from detector_service.jobs.attempt import Attempt
 from detector_service.jobs.pace import Pace, View, backlog_s, view
 from detector_service.jobs.video import Job, State
+from detector_service.limiter import Place
 from detector_service.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class Hand:
     pace: Pace
     waiting: asyncio.Future[object] | None = None
     attempt: Attempt | None = None
+    place: Place | None = None
+    room: int = 0  # bytes that may come while it is fetched
     dropped: bool = False
 
     def drop(self) -> None:
