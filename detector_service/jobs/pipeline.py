@@ -152,19 +152,20 @@ class Pipeline:
                 future.cancel()
 
     def _read_all(self) -> None:
-        film = self._film
-        cutter = Cutter(film.info, film.options, film.recipe, film.tail)
-        reader = Reader(
-            film.source,
-            film.info,
-            film.limits,
-            pixels=cutter.wants,
-            after=film.tail.bookmark,
-            on_packet=self._require_wanted,
-        )
-        with self._read.feeding(), reader:
-            for group in cutter.groups(reader, self._timed(reader)):
-                self._read.put(group)
+        with self._read.feeding():  # from the first line on: nobody waits for what failed to begin
+            film = self._film
+            cutter = Cutter(film.info, film.options, film.recipe, film.tail)
+            reader = Reader(
+                film.source,
+                film.info,
+                film.limits,
+                pixels=cutter.wants,
+                after=film.tail.bookmark,
+                on_packet=self._require_wanted,
+            )
+            with reader:
+                for group in cutter.groups(reader, self._timed(reader)):
+                    self._read.put(group)
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         decoding = self._telemetry.stage_duration.labels("decode")
