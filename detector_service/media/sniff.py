@@ -9,6 +9,7 @@ here first: every table of samples, wherever it hides, must be of a size that a 
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from detector_service.errors import MediaError
+from detector_service.media.tracks import tracks
 
 HEAD: Final = 2**16
 TS_PACKETS: Final = (188, 192, 204)
@@ -39,8 +41,9 @@ SAMPLES_AT: Final = {b"stsz": 12, b"stz2": 12, b"trun": 8}
 """Where each kind of table has its count, from its name (ISO/IEC 14496-12, 8.7.3 and 8.8.8)."""
 MOST_TABLES: Final = 1000
 """Tables of one kind in one index: FFmpeg reads no more streams than that either."""
-BLOCK: Final = 1024
-"""Samples of raw sound that FFmpeg indexes as one; how many there are comes of two tables."""
+BLOCK: Final = 160
+"""Samples that FFmpeg indexes as one, at least, where it indexes sound by blocks: those of GSM;
+of PCM it takes 1024. How many blocks there are comes of two tables."""
 
 
 def container_of(head: bytes) -> str | None:
@@ -57,28 +60,40 @@ def container_of(head: bytes) -> str | None:
 
 
 def require_loadable(file: BinaryIO) -> None:
-    """Refuse an MP4 whose index claims more samples than any film has.
+    """Refuse an MP4 whose index claims more samples, or blocks of them, than any film has.
 
-    Tables are looked for by name and not by structure, which a stranger can bend.
+    Tables are looked for by name and not by structure, which a stranger can bend; only where there
+    is no doubt that a track is raw sound its samples do not count.
 
     Raises:
         MediaError: ``too_long``, or ``not_a_video`` for a compressed index.
     """
-    claimed = 0
+    samples = blocks = 0
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for begin, end in _indexes(data):
             if data.find(b"cmov", begin, end) >= 0:
                 words = "the video's index is compressed; save it anew as MP4"
                 raise MediaError("not_a_video", words)
-            per_chunk = max(_per_chunk(data, begin, end), default=0)
-            claimed += sum(_count(data, at) for at in _tables(data, begin, end))
-            claimed += sum(_chunks(data, begin, end)) * (per_chunk // BLOCK)
-    if claimed > MOST_SAMPLES:
+            for first, last, raw in _pieces(data, begin, end):
+                if not raw:
+                    samples += sum(_count(data, at) for at in _tables(data, first, last))
+                per_chunk = max(_per_chunk(data, first, last), default=0)
+                blocks += sum(_chunks(data, first, last)) * math.ceil(per_chunk / BLOCK)
+    if max(samples, blocks) > MOST_SAMPLES:
         words = (
-            f"the video's index claims {claimed} samples, more than {MOST_SAMPLES};"
+            f"the video's index claims {max(samples, blocks)} samples, more than {MOST_SAMPLES};"
             " send it in parts, or, where its sound is raw (PCM), as AAC"
         )
         raise MediaError("too_long", words)
+
+
+def _pieces(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield every track of an index, and what is between them; and whether it is raw sound."""
+    for (first, last), raw in tracks(data, begin, end):
+        yield begin, first, False
+        yield first, last, raw
+        begin = last
+    yield begin, end, False
 
 
 def _tables(data: mmap.mmap, begin: int, end: int) -> Iterator[int]:
