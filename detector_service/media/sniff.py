@@ -75,14 +75,15 @@ def require_loadable(file: BinaryIO) -> None:
                 words = "the video's index is compressed; save it anew as MP4"
                 raise MediaError("not_a_video", words)
             for first, last, raw in _pieces(data, begin, end):
+                again = _again(data, first, last)
                 if not raw:
-                    samples += sum(_count(data, at) for at in _tables(data, first, last))
+                    samples += sum(_count(data, at) for at in _tables(data, first, last)) * again
                 per_chunk = max(_per_chunk(data, first, last), default=0)
-                blocks += sum(_chunks(data, first, last)) * math.ceil(per_chunk / BLOCK)
+                blocks += sum(_chunks(data, first, last)) * math.ceil(per_chunk / BLOCK) * again
     if max(samples, blocks) > MOST_SAMPLES:
         words = (
             f"the video's index claims {max(samples, blocks)} samples, more than {MOST_SAMPLES};"
-            " send it in parts, or, where its sound is raw (PCM), as AAC"
+            " send it in parts, or encoded anew"
         )
         raise MediaError("too_long", words)
 
@@ -94,6 +95,14 @@ def _pieces(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, b
         yield first, last, raw
         begin = last
     yield begin, end, False
+
+
+def _again(data: mmap.mmap, begin: int, end: int) -> int:
+    """Return how much more an index takes as every edit may list all samples again, in 24 bytes."""
+    edits = sum(
+        min(_count(data, at + 8), (end - at) // 12) for at in _named(data, b"elst", begin, end)
+    )
+    return max(1, math.ceil((edits + 2) / 3))
 
 
 def _tables(data: mmap.mmap, begin: int, end: int) -> Iterator[int]:

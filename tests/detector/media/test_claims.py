@@ -1,4 +1,4 @@
-"""Raw sound (PCM) in an MP4 or MOV: any length is read, and nobody hides a bomb behind it."""
+"""What an MP4's sound track may claim: raw sound (PCM) of any length, and no bomb behind it."""
 
 from __future__ import annotations
 
@@ -147,6 +147,25 @@ def test_sound_that_says_it_is_something_else_is_counted(tmp_path: Path, handler
     film = make_film(tmp_path / "film.mov", frames=50, sound="pcm_s16le")
     content = changed(film.read_bytes(), claim)
     film.write_bytes(content.replace(b"mhlrsoun", b"mhlr" + handler))
+    with pytest.raises(MediaError) as told:
+        probe(film, LIMITS)
+    assert told.value.reason == "too_long"
+
+
+def edited(content: bytes, edits: int) -> bytes:
+    def edit(tables: Tables) -> None:
+        tables[b"stsz"] = struct.pack(">3I", 0, 4, 60_000)
+        tables[b"elst"] = struct.pack(">2I", 0, edits) + struct.pack(">3I", 1, 0, 2**16) * edits
+
+    return changed(content, edit)
+
+
+def test_edits_that_list_all_samples_again_are_counted(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "film.mp4", frames=50, sound="aac")
+    whole = film.read_bytes()
+    film.write_bytes(edited(whole, 2))
+    assert probe(film, LIMITS).has_audio
+    film.write_bytes(edited(whole, 200))
     with pytest.raises(MediaError) as told:
         probe(film, LIMITS)
     assert told.value.reason == "too_long"
