@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, Final, NoReturn, Self
 
 import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
@@ -42,6 +44,10 @@ AUDIO: Final = (
     "wmapro,amrnb,amrwb,adpcm_ms,adpcm_ima_wav,adpcm_swf,nellymoser,pcm_s16le,pcm_s16be,"
     "pcm_s24le,pcm_s24be,pcm_s32le,pcm_f32le,pcm_u8,pcm_s8,pcm_alaw,pcm_mulaw"
 )
+RATES: Final = range(4_000, 384_001)
+"""Samples a second of a sound track: telephones to studios. One that says 1 Hz would be made 48,000
+times as large."""
+CHANNELS: Final = range(1, 9)
 PICTURES: Final = Disposition.attached_pic | Disposition.timed_thumbnails
 STILLS: Final = ("avif", "heic", "heix", "heim", "heis", "mif1")
 BUFFER: Final = 2**18
@@ -121,9 +127,9 @@ class Decoder:
 
     @property
     def audio(self) -> AudioStream | None:
-        """Return the first sound track that can be decoded."""
+        """Return the first sound track that can be decoded, of a usual rate and 1 to 8 channels."""
         for stream in self.container.streams.audio:
-            if _decoder(stream) in AUDIO.split(",") and stream.codec_context.sample_rate:
+            if _decoder(stream) in AUDIO.split(",") and is_usual(stream.codec_context):
                 return stream
         return None
 
@@ -249,6 +255,11 @@ def _decoder(stream: Stream) -> str | None:
     """Return the decoder's name, None where there is none."""
     codec = stream.codec_context
     return codec.codec.name if codec else None
+
+
+def is_usual(sound: AudioCodecContext | AudioFrame) -> bool:
+    """Return whether a sound has a rate and a number of channels that sound has."""
+    return sound.sample_rate in RATES and sound.layout.nb_channels in CHANNELS
 
 
 def require_size(width: int, height: int, max_pixels: int) -> None:

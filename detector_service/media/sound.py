@@ -23,7 +23,7 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Discard
 
-from detector_service.media.decoder import Decoder
+from detector_service.media.decoder import Decoder, is_usual
 from detector_service.media.film import CLOCK
 
 COPIED: Final = ("aac", "mp3", "opus", "flac")
@@ -34,6 +34,8 @@ DRIFT: Final = RATE // 10
 """Samples by which sound may be off before it is put right: a tenth of a second."""
 LEAD: Final = Fraction(1, 10)
 """Seconds before the first frame that are kept, to warm the player's decoder up."""
+LONGEST_S: Final = 60
+"""Seconds of sound in one frame; more is damage. A player's buffer holds less."""
 ANY_SIZE: Final = 2**28
 """Pixels; the reader has checked the film against its real limit."""
 
@@ -105,7 +107,12 @@ class Sound:
     def _frames(self) -> Iterator[AudioFrame]:
         for packet in self._packets():
             with contextlib.suppress(av.FFmpegError):
-                yield from packet.decode()
+                yield from filter(_fits, packet.decode())
+
+
+def _fits(frame: AudioFrame) -> bool:
+    """Return whether a frame is small enough to be resampled in memory."""
+    return is_usual(frame) and frame.samples <= LONGEST_S * frame.sample_rate
 
 
 def _contiguous(pieces: Iterator[Piece], layout: str, end: Fraction) -> Iterator[AudioFrame]:

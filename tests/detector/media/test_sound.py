@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
+import av
 import numpy as np
+import pytest
 
-from detector_service.media.sound import RATE, Piece, _contiguous
+from detector_service.media import probe
+from detector_service.media.sound import RATE, Piece, _contiguous, opened_sound
+from tests.detector.films import LIMITS, bars
 
 END = Fraction(3)
 
@@ -74,3 +79,47 @@ def test_a_gap_of_years_ends_with_the_film() -> None:
 
     sound = np.concatenate([f.to_ndarray()[0] for f in _contiguous(pieces(), "mono", END)])
     assert seconds(sound) == 3
+
+
+def raw_film(path: Path, rate: int, count: int, channels: str = "mono") -> Path:
+    """A frame, and raw sound of ``count`` samples in one packet."""
+    with av.open(str(path), "w") as film:
+        video = film.add_stream("mpeg4", 25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        track = film.add_stream("pcm_s16le", rate, layout=channels)
+        film.mux(video.encode(av.VideoFrame.from_ndarray(bars(1), format="bgr24")))
+        film.mux(video.encode(None))
+        shape = (1, count * track.codec_context.layout.nb_channels)
+        frame = av.AudioFrame.from_ndarray(np.zeros(shape, np.int16), "s16", channels)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        film.mux(track.encode(frame))
+        film.mux(track.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "kept"),
+    [
+        (1, "mono", False),
+        (3999, "mono", False),
+        (4000, "mono", True),
+        (384_000, "7.1", True),
+        (384_001, "mono", False),
+        (8000, "22.2", False),
+    ],
+)
+def test_sound_of_a_rate_or_width_that_none_has_is_no_sound(
+    rate: int, channels: str, *, kept: bool, tmp_path: Path
+) -> None:
+    film = raw_film(tmp_path / "film.mkv", rate, 200, channels)
+    assert probe(film, LIMITS).has_audio == kept
+    with opened_sound(film) as sound:
+        assert (sound is not None) == kept
+
+
+@pytest.mark.parametrize(("seconds_long", "heard"), [(60, True), (61, False)])
+def test_a_frame_of_minutes_is_damage(seconds_long: int, *, heard: bool, tmp_path: Path) -> None:
+    film = raw_film(tmp_path / "film.mkv", 4000, 4000 * seconds_long)
+    with opened_sound(film) as sound:
+        assert sound is not None
+        assert any(True for _ in sound._pieces("mono")) == heard
