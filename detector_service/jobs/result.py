@@ -91,7 +91,8 @@ def stream(job: Job, summary: str, journal: Journal) -> Iterator[bytes]:
     Raises:
         RefusedError: 404, the job was deleted meanwhile; a document that broke off must not parse.
     """
-    yield _dump(_head(job) | json.loads(summary))[:-1] + b',"frames":['
+    # Spliced, since it may be long: a film cut into very many segments.
+    yield b"".join([_dump(_head(job))[:-1], b",", summary.encode()[1:-1], b',"frames":['])
     comma, left = b"", job.frames_done
     for chunk in journal.chunks(job):
         if chunk.seen:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector_service.jobs import Options
-from detector_service.jobs.cutting import HELD_BYTES, Cutter, Group
+from detector_service.jobs.cutting import GROUP_FRAMES, HELD_BYTES, Cutter, Group
 from detector_service.jobs.journal import Tail
 from detector_service.jobs.video import Recipe
 from detector_service.media import CLOCK, Bookmark, FilmInfo, Frame, Reader
@@ -114,3 +114,11 @@ def test_a_film_that_is_rarely_looked_at_ends_its_chunks_all_the_same() -> None:
     ends = [group.end for group in cut(ticks, Options(), recipe, Tail()) if group.end]
     lengths = [end.bookmark.index + 1 for end in ends if end.bookmark]
     assert lengths == list(range(90, 1000, 90))
+
+
+def test_a_film_that_is_rarely_looked_at_comes_in_groups_of_bounded_length() -> None:
+    options = Options(mode="filter", rules=Rules(sample_fps=0.01))
+    ticks = [index * 300 for index in range(3000)]
+    groups = cut(ticks, options, RECIPE, Tail())
+    assert max(len(group.frames) for group in groups) == GROUP_FRAMES
+    assert sum(len(group.frames) for group in groups) == len(ticks)

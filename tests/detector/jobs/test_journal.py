@@ -213,6 +213,13 @@ class Jobs(RuleBasedStateMachine):
         self.states[job.id], self.chunks[job.id] = state, 0
         return job
 
+    @rule(job=jobs, tries=st.integers(0, 3))
+    def fetch(self, job: Job, tries: int) -> None:
+        fetching = self.journal.fetch(job, tries=tries)
+        if self._moved(job, State.FETCHING, fetching):
+            assert fetching is not None
+            assert fetching.tries == tries
+
     @rule(job=jobs)
     def fetched(self, job: Job) -> None:
         self._moved(job, State.QUEUED, self.journal.fetched(job, FILM, size=1, digest="d"))
