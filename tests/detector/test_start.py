@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import threading
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from detector_service import __main__ as main_module
 from detector_service.__main__ import _listen, main
 from detector_service.errors import StartError
 from detector_service.settings import is_loopback, read_settings, unknown_variables
@@ -178,3 +180,18 @@ def test_the_state_folder_is_per_port_unless_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("DETECTOR_STATE_DIR")
     monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
     assert str(read_settings(port=7861).folder) == "/var/state/detector_service/7861"
+
+
+def test_a_thread_that_is_deep_inside_a_film_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+    inside = threading.Thread(target=go.wait, name="deep inside", daemon=False)
+    inside.start()
+    monkeypatch.setattr(main_module, "LEAVE_S", 0.01)
+    try:
+        assert "deep inside" in main_module._still_busy()
+    finally:
+        go.set()
+        inside.join()
+    assert "deep inside" not in main_module._still_busy()
