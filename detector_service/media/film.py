@@ -42,7 +42,7 @@ class FilmInfo:
         height: pixels of the upright picture.
         rotation: degrees to turn the stored picture clockwise until it is upright: 0, 90, 180
             or 270. A mirror image stays mirrored.
-        fps: average frames a second, None unknown.
+        fps: average frames a second, None unknown or not steady.
         duration_s: seconds, None unknown.
         frames: how many there should be, None unknown.
         has_audio: whether there is a sound track that can be kept.

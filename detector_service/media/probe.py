@@ -2,11 +2,13 @@
 
 Called by the jobs on arrival. Surprise: a header is not believed. The first frame is decoded, and
 its size and turn count, not those declared; length and number of frames stay the header's guess,
-so the reader checks them again at every frame.
+so the reader checks them again at every frame. A rate is told if the next frames come at it: films
+of a screen have frames when something moves, and a rate that their writer made up.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +23,12 @@ from detector_service.media.pixels import QUARTER, ToImage, rotation
 
 OBLONG: Final = 10
 """Pixels more oblong than this are a damaged header."""
+SEEN: Final = 48
+"""Packets behind the first frame by which a declared rate is checked."""
+FEWEST: Final = 12
+"""With fewer, frames that come out of their order make the rate seen too wrong."""
+NEAR: Final = 0.2
+"""Share by which a true rate may differ from that seen, for the same reason."""
 
 
 def probe(
@@ -31,8 +39,8 @@ def probe(
     Args:
         path: the film.
         limits: how much is accepted.
-        on_packet: called at every packet before the first frame; what it raises comes out. A
-            deadline, or a caller that does not want the answer any more, ends the wait with it.
+        on_packet: called at every packet and every read until the first frame is there; what it
+            raises comes out, so a deadline can be kept and a caller who left need not wait.
 
     Raises:
         MediaError: ``empty``, ``not_a_video``, ``no_video_stream``, ``too_many_pixels``,
@@ -40,7 +48,6 @@ def probe(
     """
     with Decoder(path, max_pixels=limits.max_pixels, on_packet=on_packet) as decoder:
         duration_s = _duration_s(decoder)
-        frames = _frames(decoder, duration_s)
         _require_room(duration_s, decoder.stream.frames, limits)
         first = next(decoder.frames(), None)
         if first is None:
@@ -57,15 +64,16 @@ def probe(
         ToImage(width=upright[0], height=upright[1], turn=turn).image(first)
         shape = decoder.stream.sample_aspect_ratio or Fraction(0)
         known = 1 / OBLONG <= shape <= OBLONG
+        fps = _fps(decoder)
         return FilmInfo(
             container=decoder.format,
             codec=decoder.stream.codec_context.name,
             width=upright[0],
             height=upright[1],
             rotation=turn,
-            fps=float(decoder.fps) if decoder.fps else None,
+            fps=None if fps is None else float(fps),
             duration_s=duration_s,
-            frames=frames,
+            frames=_frames(decoder, duration_s, fps),
             has_audio=decoder.audio is not None,
             sample_aspect_ratio=(1 / shape if lying else shape) if known else None,
         )
@@ -80,12 +88,26 @@ def _duration_s(decoder: Decoder) -> float | None:
     return None
 
 
-def _frames(decoder: Decoder, duration_s: float | None) -> int | None:
+def _fps(decoder: Decoder) -> Fraction | None:
+    """Return the rate if the file has counted its frames, or if the next packets bear it out."""
+    told, times = decoder.fps, list[int]()
+    if told is None or decoder.stream.frames > 0:
+        return told
+    with contextlib.suppress(av.FFmpegError):  # it breaks here: the reader will say where
+        for _, packet in zip(range(SEEN), decoder.packets(decoder.stream), strict=False):
+            times += [] if packet.pts is None else [packet.pts]
+    if len(times) < FEWEST or max(times) == min(times):
+        return told
+    seen = (len(times) - 1) / ((max(times) - min(times)) * decoder.time_base)
+    return told if abs(seen / told - 1) <= NEAR else None
+
+
+def _frames(decoder: Decoder, duration_s: float | None, fps: Fraction | None) -> int | None:
     if decoder.stream.frames > 0:
         return decoder.stream.frames
-    if duration_s is None or decoder.fps is None:
+    if duration_s is None or fps is None:
         return None
-    return max(1, round(duration_s * decoder.fps))
+    return max(1, round(duration_s * fps))
 
 
 def _require_room(duration_s: float | None, frames: int, limits: MediaLimits) -> None:
