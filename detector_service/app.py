@@ -204,7 +204,7 @@ async def _watch_device(parts: Parts) -> None:
     except DetectorError as exc:
         parts.failure = exc
         return
-    _show_model(parts.telemetry, info)
+    _show_model(parts.telemetry, info, parts.settings.commit)
     seen = await parts.canary.look()
     parts.warm = True
     log.info("ready: model %s (%s), canary ok=%s", info.name, info.version, seen.ok)
@@ -299,11 +299,12 @@ def _count_pass(
     telemetry.last_inference.set_to_current_time()
 
 
-def _show_model(telemetry: Telemetry, info: ModelInfo) -> None:
+def _show_model(telemetry: Telemetry, info: ModelInfo, commit: str) -> None:
     telemetry.config_info.labels(
         info.name, info.version, info.nms, info.backend, info.precision
     ).set(1)
-    telemetry.build_info.labels(metadata.version("remediator"), info.runtime, info.cuda).set(1)
+    version = metadata.version("remediator")
+    telemetry.build_info.labels(version, commit, info.runtime, info.cuda).set(1)
 
 
 def _follow(parts: Parts) -> None:

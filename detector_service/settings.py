@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
     instance: str | None = None
+    commit: str = "unknown"
     model: Path = PACKAGE / "weights" / "cursor.pt"
     canary_dir: Path = PACKAGE / "samples"
     canary_every_s: float = Field(default=15.0, ge=0.1)

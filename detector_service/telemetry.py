@@ -241,7 +241,7 @@ class Telemetry:
         self.ready = self._gauge("detector_ready", "1: loaded, warm, not draining.")
         self.draining = self._gauge("detector_draining", "1: refuses new work on request.")
         self.build_info = self._gauge(
-            "detector_build_info", "Versions; always 1.", "version", "torch", "cuda"
+            "detector_build_info", "Versions; always 1.", "version", "commit", "torch", "cuda"
         )
         self.started = self._gauge(
             "detector_start_time_seconds", "Start of the process, seconds since the epoch."

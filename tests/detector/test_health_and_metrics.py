@@ -99,6 +99,18 @@ async def test_a_request_is_counted_everywhere_it_should_be(tmp_path: Path) -> N
         assert await detector.metric("detector_last_inference_timestamp_seconds") > 0
 
 
+async def test_the_build_is_told_with_the_commit_it_was_made_of(tmp_path: Path) -> None:
+    for told, commit in (({"commit": "1a2b3c"}, "1a2b3c"), ({}, "unknown")):
+        async with running(tmp_path, **told) as detector:
+            shown = [
+                line
+                for line in detector.parts.telemetry.render().decode().splitlines()
+                if line.startswith("detector_build_info{")
+            ]
+        (line,) = shown
+        assert f'commit="{commit}"' in line
+
+
 async def test_on_the_cpu_busy_share_and_memory_growth_are_shown_and_no_gpu_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
