@@ -59,6 +59,22 @@ longer than any decoder needs to the next keyframe; a flood of tiny packets reac
 class Source(io.FileIO):
     """The film's file. What the disk refuses is raised; what the film makes of it is FFmpeg's."""
 
+    def __init__(self, path: Path, on_read: Callable[[], object]) -> None:
+        """Open; ``on_read`` is called before every read, and what it raises comes out of it."""
+        super().__init__(path)
+        self._on_read = on_read
+        self._over = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return up to ``size`` bytes; none after a failure, of which PyAV raises one only."""
+        if self._over:
+            return b""
+        self._over = True
+        self._on_read()
+        found = super().read(size)
+        self._over = False
+        return found
+
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Return the place, or a negative error number for a place that no file has."""
         try:
@@ -80,8 +96,9 @@ class Decoder:
         Args:
             path: the film.
             max_pixels: width times height allowed, also for frames in the middle.
-            on_packet: called at every packet of the picture; what it raises comes out of
-                ``frames``. Damage can make the way to the next frame long.
+            on_packet: called at every packet of the picture and every read of the file, so it is
+                heard wherever a film makes the way to the next frame long; what it raises comes
+                out of here or of ``frames``.
 
         Raises:
             MediaError: ``empty``, ``not_a_video``, ``no_video_stream``, ``too_many_pixels``.
@@ -90,7 +107,7 @@ class Decoder:
         self.errors = 0
         """Packets that could not be decoded, and frames that came out damaged."""
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(Source(path))
+            file = stack.enter_context(Source(path, self._on_packet))
             self.format = _format(file)
             self.container = stack.enter_context(_open(file, self.format, max_pixels))
             self.stream = _first_video(self.container)

@@ -53,8 +53,8 @@ class Reader:
             pixels: asked ``(index, tick, tick of the frame before or None)`` whether this frame's
                 pixels are needed; converting a frame costs more than decoding it.
             after: the bookmark to go on after.
-            on_packet: called at every packet, also on the way to the bookmark and through damage,
-                which may take a while; what it raises comes out of the frame asked for.
+            on_packet: called at every packet and read, also on the way to the bookmark and through
+                damage, which may take a while; what it raises comes out of the frame asked for.
         """
         self._path = path
         self._container = info.container
