@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 import mmap
-import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 import numpy as np
 
 from detector_service.errors import MediaError
+from detector_service.media.names import Names
 from detector_service.media.tracks import tracks
 
 HEAD: Final = 2**16
@@ -39,8 +39,6 @@ MOST_SAMPLES: Final = 4_000_000
 beside AAC sound."""
 SAMPLES_AT: Final = {b"stsz": 12, b"stz2": 12, b"trun": 8}
 """Where each kind of table has its count, from its name (ISO/IEC 14496-12, 8.7.3 and 8.8.8)."""
-MOST_TABLES: Final = 1000
-"""Tables of one kind in one index: FFmpeg reads no more streams than that either."""
 BLOCK: Final = 160
 """Samples that FFmpeg indexes as one, at least, where it indexes sound by blocks: those of GSM;
 of PCM it takes 1024. How many blocks there are comes of two tables."""
@@ -70,16 +68,16 @@ def require_loadable(file: BinaryIO) -> None:
     """
     samples = blocks = 0
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for begin, end in _indexes(data):
-            if data.find(b"cmov", begin, end) >= 0:
-                words = "the video's index is compressed; save it anew as MP4"
-                raise MediaError("not_a_video", words)
-            for first, last, raw in _pieces(data, begin, end):
-                again = _again(data, first, last)
-                if not raw:
-                    samples += sum(_count(data, at) for at in _tables(data, first, last)) * again
-                per_chunk = max(_per_chunk(data, first, last), default=0)
-                blocks += sum(_chunks(data, first, last)) * math.ceil(per_chunk / BLOCK) * again
+        names = Names(data)
+        if names.places(b"cmov", 0, len(data)):
+            words = "the video's index is compressed; save it anew as MP4"
+            raise MediaError("not_a_video", words)
+        for first, last, raw in _pieces(data, names):
+            again = _again(data, names, first, last)
+            if not raw:
+                samples += sum(_samples(data, names, first, last)) * again
+            per_chunk = max(_per_chunk(data, names, first, last), default=0)
+            blocks += sum(_chunks(data, names, first, last)) * math.ceil(per_chunk / BLOCK) * again
     if max(samples, blocks) > MOST_SAMPLES:
         words = (
             f"the video's index claims {max(samples, blocks)} samples, more than {MOST_SAMPLES};"
@@ -88,39 +86,45 @@ def require_loadable(file: BinaryIO) -> None:
         raise MediaError("too_long", words)
 
 
-def _pieces(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, bool]]:
-    """Yield every track of an index, and what is between them; and whether it is raw sound."""
-    for (first, last), raw in tracks(data, begin, end):
-        yield begin, first, False
-        yield first, last, raw
-        begin = last
-    yield begin, end, False
+def _pieces(data: mmap.mmap, names: Names) -> Iterator[tuple[int, int, bool]]:
+    """Yield every track of the indexes, and what is between them; and whether it is raw sound."""
+    begin = 0
+    for index in names.indexes:
+        if names.places(b"trak", *index):
+            for (first, last), raw in tracks(data, names, *index):
+                yield begin, first, False
+                yield first, last, raw
+                begin = last
+    yield begin, len(data), False
 
 
-def _again(data: mmap.mmap, begin: int, end: int) -> int:
+def _again(data: mmap.mmap, names: Names, begin: int, end: int) -> int:
     """Return how much more an index takes as every edit may list all samples again, in 24 bytes."""
-    edits = sum(
-        min(_count(data, at + 8), (end - at) // 12) for at in _named(data, b"elst", begin, end)
-    )
+    lists = names.places(b"elst", begin, end)
+    edits = sum(min(_count(data, at + 8), (end - at) // 12) for at in lists)
     return max(1, math.ceil((edits + 2) / 3))
 
 
-def _tables(data: mmap.mmap, begin: int, end: int) -> Iterator[int]:
-    """Yield where each count of samples stands."""
+def _samples(data: mmap.mmap, names: Names, begin: int, end: int) -> Iterator[int]:
     for name, offset in SAMPLES_AT.items():
-        for at in _named(data, name, begin, end):
-            yield at + offset
+        for at in names.places(name, begin, end):
+            yield _count(data, at + offset)
 
 
-def _chunks(data: mmap.mmap, begin: int, end: int) -> Iterator[int]:
+def _chunks(data: mmap.mmap, names: Names, begin: int, end: int) -> Iterator[int]:
     for name in (b"stco", b"co64"):
-        for at in _named(data, name, begin, end):
+        for at in names.places(name, begin, end):
             yield min(_count(data, at + 8), (end - at) // 4)
 
 
-def _per_chunk(data: mmap.mmap, begin: int, end: int) -> Iterator[int]:
-    for at in _named(data, b"stsc", begin, end):
-        entries = min(_count(data, at + 8), (end - at - 12) // 12, MOST_SAMPLES)
+def _per_chunk(data: mmap.mmap, names: Names, begin: int, end: int) -> Iterator[int]:
+    left = MOST_SAMPLES
+    for at in names.places(b"stsc", begin, end):
+        entries = min(_count(data, at + 8), (end - at - 12) // 12)
+        left -= max(0, entries)
+        if left < 0:
+            words = f"the video's index has over {MOST_SAMPLES} kinds of chunks; save it anew"
+            raise MediaError("too_long", words)
         if entries > 0:
             table = np.frombuffer(data[at + 12 : at + 12 + entries * 12], ">u4")
             yield int(table[1::3].max())
@@ -128,29 +132,3 @@ def _per_chunk(data: mmap.mmap, begin: int, end: int) -> Iterator[int]:
 
 def _count(data: mmap.mmap, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "big")
-
-
-def _named(data: mmap.mmap, name: bytes, begin: int, end: int) -> Iterator[int]:
-    at = data.find(name, begin, end)
-    for _ in range(MOST_TABLES):
-        if at < 0:
-            return
-        yield at
-        at = data.find(name, at + 1, end)
-    raise MediaError("not_a_video", f"the video's index has over {MOST_TABLES} tables of a kind")
-
-
-def _indexes(data: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Yield every stretch of the file that is no picture or sound data.
-
-    A box whose size makes no sense is taken to reach to the end of the file.
-    """
-    at, length = 0, len(data)
-    while at + 8 <= length:
-        size, name = struct.unpack(">I4s", data[at : at + 8])
-        if size == 1 and at + 16 <= length:
-            (size,) = struct.unpack(">Q", data[at + 8 : at + 16])
-        end = at + size if 8 <= size <= length - at else length  # noqa: PLR2004 - a header
-        if name != b"mdat":
-            yield at, end
-        at = end

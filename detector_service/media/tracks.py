@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import Final, TypeAlias
+from typing import Final
 
-Range: TypeAlias = "tuple[int, int]"
+from detector_service.media.names import TABLES, Names, Range
 
 HEADER: Final = 8
 MOST_BOXES: Final = 1000
-MOST_BYTES: Final = 2**26
-"""Of an index that is looked at; PCM tracks have small ones, as only their chunks are listed."""
 ONCE: Final = (b"stsd", b"stts", b"stsc", b"stsz")
 NEVER: Final = (b"stz2", b"ctts", b"trun")
 """Tables that make FFmpeg keep something for each sample after all."""
@@ -36,14 +34,12 @@ class _BentError(Exception):
     """It is not built as a plain writer would have built it."""
 
 
-def tracks(data: mmap.mmap, begin: int, end: int) -> list[tuple[Range, bool]]:
+def tracks(data: mmap.mmap, names: Names, begin: int, end: int) -> list[tuple[Range, bool]]:
     """Return the contents of each track in these boxes, in order, and whether it is raw sound.
 
     Returns:
         nothing where the boxes leave any doubt of which tracks there are.
     """
-    if end - begin > MOST_BYTES:
-        return []
     try:
         found = [
             track
@@ -54,12 +50,12 @@ def tracks(data: mmap.mmap, begin: int, end: int) -> list[tuple[Range, bool]]:
         ]
     except _BentError:
         return []
-    if _times(data, b"trak", (begin, end)) != len(found):
+    if len(names.places(b"trak", begin, end)) != len(found):
         return []
-    return [(track, _is_raw(data, track)) for track in found]
+    return [(track, _is_raw(data, names, track)) for track in found]
 
 
-def _is_raw(data: mmap.mmap, track: Range) -> bool:
+def _is_raw(data: mmap.mmap, names: Names, track: Range) -> bool:
     inside = track
     try:
         for name in (b"mdia", b"minf", b"stbl"):
@@ -67,12 +63,12 @@ def _is_raw(data: mmap.mmap, track: Range) -> bool:
         tables = dict(_boxes(data, inside))
     except (_BentError, ValueError):
         return False
-    chunks = _times(data, b"stco", track) + _times(data, b"co64", track)
+    times = {name: len(names.places(name, *track)) for name in TABLES}
     return (
-        all(name in tables and _times(data, name, track) == 1 for name in ONCE)
-        and not any(_times(data, name, track) for name in NEVER)
-        and chunks == 1
-        and _is_sound(data, track)
+        all(name in tables and times[name] == 1 for name in ONCE)
+        and not any(times[name] for name in NEVER)
+        and times[b"stco"] + times[b"co64"] == 1
+        and _is_sound(data, names, track)
         and _words(data, tables[b"stsd"], 4)[1] == 1
         and data[tables[b"stsd"][0] + 12 : tables[b"stsd"][0] + 16] in FORMATS
         and _words(data, tables[b"stts"], 4)[1::2] == (1, 1)
@@ -80,8 +76,8 @@ def _is_raw(data: mmap.mmap, track: Range) -> bool:
     )
 
 
-def _is_sound(data: mmap.mmap, track: Range) -> bool:
-    kinds = {data[at + 12 : at + 16] for at in _places(data, b"hdlr", track)}
+def _is_sound(data: mmap.mmap, names: Names, track: Range) -> bool:
+    kinds = {data[at + 12 : at + 16] for at in names.places(b"hdlr", *track)}
     return b"soun" in kinds and kinds <= HANDLERS
 
 
@@ -103,17 +99,3 @@ def _words(data: mmap.mmap, where: Range, count: int) -> tuple[int, ...]:
     begin, end = where
     whole = data[begin : min(end, begin + 4 * count)].ljust(4 * count, b"\0")
     return struct.unpack(f">{count}I", whole)
-
-
-def _times(data: mmap.mmap, name: bytes, where: Range) -> int:
-    return len(_places(data, name, where))
-
-
-def _places(data: mmap.mmap, name: bytes, where: Range) -> list[int]:
-    """Return where these four bytes are; not many more than any index may have."""
-    begin, end = where
-    found: list[int] = []
-    while (at := data.find(name, begin, end)) >= 0 and len(found) <= MOST_BOXES:
-        found.append(at)
-        begin = at + 1
-    return found
