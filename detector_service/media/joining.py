@@ -72,7 +72,7 @@ def join(
 def _write(segments: Sequence[Path], source: Path, part: Path, wanted: Callable[[], bool]) -> bool:
     """Write with sound; without, where that fails for whatever reason the sound has."""
     try:
-        with opened_sound(source) as sound:
+        with opened_sound(source, wanted) as sound:
             return _mux(segments, sound, part, wanted)
     except OSError:  # the disk's fault, and not the sound's
         raise

@@ -1,6 +1,6 @@
 """The sound track of a film, on the film's own clock, as MP4 and browsers take it; for ``join``.
 
-Copied where they play it as it is, else made AAC. Damage is skipped, a restarted clock goes on.
+Copied where all of it plays as it is, else made AAC: one damaged packet ends a browser's playing.
 Surprise: what lies before the first frame or after the last is cut, for nobody would see it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -36,6 +36,8 @@ LEAD: Final = Fraction(1, 10)
 """Seconds before the first frame that are kept, to warm the player's decoder up."""
 LONGEST_S: Final = 60
 """Seconds of sound in one frame; more is damage. A player's buffer holds less."""
+STRICT: Final = {"err_detect": "crccheck+bitstream+buffer+explode"}
+"""What libavcodec overlooks by itself, and browsers do not."""
 ANY_SIZE: Final = 2**28
 """Pixels; the reader has checked the film against its real limit."""
 
@@ -47,8 +49,18 @@ Timed: TypeAlias = "tuple[Fraction, Packet[Any]]"
 class Sound:
     """The sound track of one source, readable once."""
 
-    def __init__(self, decoder: Decoder, stream: AudioStream, origin: Fraction) -> None:
-        """Keep the opened film; ``origin`` is the first frame's time on the file's clock, in s."""
+    def __init__(
+        self, decoder: Decoder, stream: AudioStream, origin: Fraction, *, sane: bool
+    ) -> None:
+        """Keep the opened film.
+
+        Args:
+            decoder: the film.
+            stream: its track.
+            origin: the first frame's time on the file's clock, in s.
+            sane: whether players take every packet of the track as it is.
+        """
+        self._sane = sane
         self._decoder = decoder
         self._stream = stream
         self._origin = origin
@@ -56,7 +68,7 @@ class Sound:
 
     def into(self, film: OutputContainer, end: Fraction) -> Iterator[Timed]:
         """Add a stream to ``film`` and return its packets with their times in s, up to ``end``."""
-        if self._stream.codec_context.codec.canonical_name in COPIED:
+        if self._sane:
             copy = film.add_stream_from_template(self._stream)
             return self._copied(copy, end)
         layout = "mono" if self._stream.codec_context.layout.nb_channels == 1 else "stereo"
@@ -145,9 +157,33 @@ def _frame(samples: Samples, layout: str, at: int) -> AudioFrame:
     return frame
 
 
+def _is_sane(source: Path, wanted: Callable[[], bool]) -> bool:
+    """Return whether players take the track as it is: all of it decodes, and is what it declares.
+
+    Reads the whole track; ends early, whatever it says, when it is not ``wanted`` any more.
+    """
+    with _track(source) as (decoder, stream):
+        if stream is None or stream.codec_context.codec.canonical_name not in COPIED:
+            return False
+        stream.codec_context.options = STRICT
+        declared = stream.codec_context.sample_rate, stream.codec_context.layout.name
+        try:
+            return all(
+                (frame.sample_rate, frame.layout.name) == declared
+                for packet in itertools.takewhile(lambda _: wanted(), decoder.packets(stream))
+                for frame in stream.decode(packet)
+            )
+        except av.FFmpegError:
+            return False
+
+
 @contextlib.contextmanager
-def opened_sound(source: Path) -> Iterator[Sound | None]:
+def opened_sound(source: Path, wanted: Callable[[], bool]) -> Iterator[Sound | None]:
     """Open the sound track of a film; None where it has none.
+
+    Args:
+        source: the film.
+        wanted: asked before every packet while the track is looked through.
 
     Raises:
         MediaError: the film cannot be read at all.
@@ -156,11 +192,17 @@ def opened_sound(source: Path) -> Iterator[Sound | None]:
         first = next(decoder.frames(), None)
         pts = first.pts if first is not None else None
         origin = (pts or 0) * decoder.time_base
+    sane = _is_sane(source, wanted)
+    with _track(source) as (decoder, stream):
+        yield None if stream is None else Sound(decoder, stream, origin, sane=sane)
+
+
+@contextlib.contextmanager
+def _track(source: Path) -> Iterator[tuple[Decoder, AudioStream | None]]:
+    """Open a film to read its sound track alone, where it has one."""
     with Decoder(source, max_pixels=ANY_SIZE) as decoder:
         stream = decoder.audio
-        if stream is None:
-            yield None
-            return
-        decoder.stream.discard = Discard.all
-        stream.discard = Discard.default
-        yield Sound(decoder, stream, origin)
+        if stream is not None:
+            decoder.stream.discard = Discard.all
+            stream.discard = Discard.default
+        yield decoder, stream

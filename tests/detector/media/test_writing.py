@@ -8,6 +8,7 @@ import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,10 @@ def test_a_film_no_longer_wanted_is_left_at_once_and_without_a_trace(
 ) -> None:
     source = make_film(tmp_path / "film.mkv", ticks=STEADY, sound=codec, sound_s=(0, 3))
     segments = write(tmp_path, STEADY, chunk=25)
-    before, answers = sorted(tmp_path.iterdir()), iter([True] * 9 + [False])
+    before, answers = (
+        sorted(tmp_path.iterdir()),
+        chain(repeat(object=True, times=9), repeat(object=False)),
+    )
     assert not join(segments, source, tmp_path / "out.mp4", lambda: next(answers))
     assert sorted(tmp_path.iterdir()) == before
     assert join(segments, source, tmp_path / "out.mp4")
