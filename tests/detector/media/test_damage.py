@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,6 @@ def read_damaged(
 ) -> None:
     whole = make_film(folder / f"whole.{suffix}", frames=12, **FORMATS[suffix]).read_bytes()
     segment, film, random = one_second(folder), folder / suffix, np.random.default_rng(seed)
-    logging.getLogger("detector_service.media.joining").setLevel(logging.ERROR)
     for _ in range(films):
         film.write_bytes(damaged(whole, random))
         found = outcome(film)
