@@ -166,18 +166,23 @@ class Decoder:
     def frames(self) -> Generator[VideoFrame]:
         """Decode from where the file stands, in display order; damage is counted and skipped.
 
+        The film ends where ``SILENT`` packets in a row hold no frame.
+
         Raises:
-            MediaError: ``undecodable``; ``SILENT`` packets in a row held no frame.
+            MediaError: ``undecodable``; they come before the first frame.
         """
-        silent = 0
+        silent, begun = 0, False
         try:
             for packet in self.packets(self.stream):
                 self._on_packet()
                 silent += not packet.is_discard  # those a player decodes, and does not show
                 for frame in self._decoded(packet):
-                    silent = 0
+                    silent, begun = 0, True
                     yield frame
                 if silent > SILENT:
+                    if begun:
+                        self.errors += 1
+                        return
                     words = f"{SILENT} packets in a row hold no frame; encode the video anew"
                     raise MediaError("undecodable", words)
         except av.FFmpegError:  # the film ends or breaks in the middle; a disk's error is no such
