@@ -80,7 +80,8 @@ def build(
     limiter = Limiter(lambda: _limits(store), adaptive)
     batcher = Batcher(
         open_backend,
-        lambda: _batch_limits(store),
+        # A pass may take four times what was planned before it counts as one that hangs.
+        lambda: _batch_limits(store, settings.hang_s / 4),
         on_pass=lambda frames, seconds, stages: _count_pass(telemetry, frames, seconds, stages),
         on_drop=lambda reason: telemetry.frames_dropped.labels(reason).inc(),
         on_out_of_memory=telemetry.out_of_memory.inc,
@@ -280,9 +281,9 @@ def _limits(store: TunableStore) -> Limits:
     return Limits(int(values["max_concurrency"]), int(values["queue_limit"]))
 
 
-def _batch_limits(store: TunableStore) -> BatchLimits:
+def _batch_limits(store: TunableStore, pass_s: float) -> BatchLimits:
     values = store.current.values
-    return BatchLimits(int(values["batch_size"]), values["batch_wait_ms"] / 1000)
+    return BatchLimits(int(values["batch_size"]), values["batch_wait_ms"] / 1000, pass_s)
 
 
 def _count_change(telemetry: Telemetry, field: str, kind: str) -> None:

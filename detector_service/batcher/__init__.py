@@ -1,7 +1,7 @@
 """The room of the device: one thread owns it, frames wait in line for it.
 
-``device`` is the thread, ``line`` decides who is next, ``room`` how many fit, ``work`` has the
-values. Used by the detect route, the canary, video jobs and ``app``.
+``device`` is the thread, ``line`` decides who is next, ``room`` how many fit, ``pace`` how many
+end in time, ``work`` has the values. Used by the detect route, the canary, video jobs and ``app``.
 """
 
 from __future__ import annotations

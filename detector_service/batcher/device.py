@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from detector_service.backends import Backend, ModelInfo
 from detector_service.batcher.line import Line
+from detector_service.batcher.pace import Pace
 from detector_service.batcher.room import Room
 from detector_service.batcher.work import (
     Answer,
@@ -79,6 +80,7 @@ class Batcher:
         self._line = Line()
         self._errands: deque[Callable[[Backend | None], None]] = deque()
         self._room = Room()
+        self._pace = Pace()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
@@ -265,7 +267,7 @@ class Batcher:
                 self._changed.wait(IDLE_BEAT_S)
             return []
         limits = self._limits()
-        most = self._room.limit(limits.size)
+        most = min(self._room.limit(limits.size), self._pace.most(ready[0].work, limits.pass_s))
         left = _company_until(ready[0], limits.wait_s) - now
         if left > 0 and len(ready) < most and not self._stopping:
             self._changed.wait(left)
@@ -313,7 +315,7 @@ class Batcher:
         self._on_out_of_memory()
         self._room.ran_out(len(batch))
         log.warning("out of memory with %d frames in a pass: %s", len(batch), failure)
-        backend.clear_cache()
+        _clear(backend)
         if len(batch) == 1:
             batch[0].future.set_exception(failure)
             return
@@ -336,6 +338,7 @@ class Batcher:
             self._pass_started_at = None
             self._beat_at = time.monotonic()
         self._room.fitted(len(batch))
+        self._pace.took(first, len(batch), seconds)
         self._on_pass(len(batch), seconds, found.stages)
         for queued, detections in zip(batch, found.found, strict=True):
             conf = queued.work.conf
@@ -360,6 +363,16 @@ class Batcher:
                 queued.future.set_exception(lost)
         for errand in errands:
             errand(None)
+
+
+def _clear(backend: Backend) -> None:
+    """Give cached memory back, if that can be done: what is out of memory may fail at this too."""
+    try:
+        backend.clear_cache()
+    except DeviceLostError:
+        raise
+    except Exception:  # of any library; the pass is tried in parts either way
+        log.exception("cannot give cached memory back")
 
 
 def _company_until(first: Queued, wait_s: float) -> float:

@@ -49,10 +49,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How many frames a pass may have, and how long the first waits for company, in seconds."""
+    """What a pass may be.
+
+    Attributes:
+        size: frames in it.
+        wait_s: seconds that the first frame waits for company.
+        pass_s: seconds it is planned for, going by those before it.
+    """
 
     size: int
     wait_s: float
+    pass_s: float = float("inf")
 
 
 class DeviceState(Enum):

@@ -20,6 +20,7 @@ import pytest
 from detector_service.backends import Image, Pass
 from detector_service.batcher import Answer, Batcher, BatchLimits, DeviceState, Priority, Work
 from detector_service.batcher.line import Line
+from detector_service.batcher.pace import Pace
 from detector_service.batcher.room import PROBE_PASSES, Room
 from detector_service.batcher.work import Queued
 from detector_service.errors import (
@@ -326,6 +327,37 @@ def test_a_single_frame_that_does_not_fit_fails_alone_and_teaches_nothing() -> N
         backend.room = 8
         assert boxes(subject.submit(work(1)).result(10)) == {1.0}
         assert subject.state is DeviceState.RUNNING
+
+
+class Stuck(Cramped):
+    def clear_cache(self) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+
+def test_a_cache_that_cannot_be_cleared_while_memory_is_short_ends_nothing() -> None:
+    with started(Stuck(room=2)) as subject:
+        futures = subject.submit_all([work(value) for value in range(4)])
+        assert [boxes(future.result(10)) for future in futures] == [{float(n)} for n in range(4)]
+        assert subject.state is DeviceState.RUNNING
+
+
+def test_a_pass_is_planned_for_so_many_seconds_as_measured() -> None:
+    pace, small, large = Pace(), work(1, imgsz=320), work(1, imgsz=640)
+    assert pace.most(small, 15) > 1000
+    pace.took(small, 2, 4.0)
+    assert (pace.most(small, 15), pace.most(large, 15)) == (7, 1)
+    assert pace.most(large, 0.001) == 1
+    assert pace.most(large, float("inf")) > 1000
+
+
+def test_a_slow_model_gets_fewer_frames_at_once() -> None:
+    backend = ToyBackend()
+    subject = Batcher(lambda: backend, lambda: BatchLimits(8, 0, pass_s=1e-9))
+    subject.start()
+    futures = [each for _ in range(2) for each in subject.submit_all([work(1), work(2)])]
+    [future.result(10) for future in futures]
+    assert [call.values for call in backend.calls] == [(1, 2), (1,), (2,)]
+    assert subject.stop(10)
 
 
 def test_a_learned_limit_grows_by_one_after_many_full_passes_and_ends_at_the_setting() -> None:
