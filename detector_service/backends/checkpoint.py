@@ -56,11 +56,15 @@ def refused(path: Path, exc: BaseException) -> StartError:
     """Say in one line why the libraries could not load the checkpoint."""
     pickled = exc if isinstance(exc, pickle.UnpicklingError) else exc.__cause__
     if isinstance(pickled, pickle.UnpicklingError):
-        named = re.search(r"(?:GLOBAL|global:?) ([\w.]+)", str(pickled))
+        named = re.search(r"(?:GLOBAL|global:?) (?!GLOBAL\b)([\w.]+)", str(pickled))
         what = f"it names {named[1]}" if named else "it holds more than weights"
         return StartError(
             f"the model file {path} is refused because it may be a program: {what}, which is no "
             "part of an Ultralytics detector; get it from somebody you trust, as plain weights"
         )
-    words = " ".join(str(exc).split())[:300]
+    # Its advice is for people at a terminal, and the path is that of a link.
+    told = re.sub(
+        r"ERROR \W*|\S*/checkpoint\.pt|(Use an official|Load the original|\(Could).*", "", str(exc)
+    )
+    words = " ".join(told.split())[:300]
     return StartError(f"cannot load the model file {path} as an Ultralytics detector: {words}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import warnings
 
 import numpy as np
@@ -19,6 +20,9 @@ from detector_service.backends.base import Image
 from detector_service.errors import RefusedError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+# Ultralytics, once imported, replaces Pillow's own by one that meets a file which is no image with
+# an import that fails; so it is bound before, and taken from where Ultralytics keeps it if after.
+OPEN = getattr(sys.modules.get("ultralytics.utils.patches"), "_image_open", Pillow.open)
 
 
 def decode(data: bytes, *, max_pixels: int) -> Image:
@@ -37,7 +41,7 @@ def decode(data: bytes, *, max_pixels: int) -> Image:
         with warnings.catch_warnings():
             # Pillow warns at a size of its own; ours is checked below, on the same header.
             warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
-            opened = Pillow.open(io.BytesIO(data), formats=FORMATS)
+            opened = OPEN(io.BytesIO(data), formats=FORMATS)
         with opened:
             _require_size(opened.width, opened.height, max_pixels)
             upright = ImageOps.exif_transpose(opened).convert("RGB")

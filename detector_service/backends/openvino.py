@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from detector_service.backends.base import NO_CUDA, Image, ModelInfo, Pass
+from detector_service.backends.base import NO_CUDA, ModelInfo
 from detector_service.backends.cache import built_once
 from detector_service.backends.checkpoint import fingerprint
 from detector_service.backends.yolo import YoloBackend, limit_threads, quiet, warm
-from detector_service.errors import InferenceError, StartError
+from detector_service.errors import OutOfMemoryError, StartError
 
 EXPORTED = "model_openvino_model"  # Ultralytics knows an OpenVINO model by the end of its name
 # Kernels kept for shapes seen before. After 300 passes of random shapes at imgsz 320 the process
@@ -31,30 +30,43 @@ KERNELS = 1000
 PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
+class Network:
+    """A compiled network that answers with what it found in this pass, or not at all.
+
+    Short of memory, OpenVINO skips the pass without a word and leaves in its output what it found
+    the time before; so each pass gets a request of its own (0.1 ms), whose output starts empty.
+    The network itself stays: its next pass is right, while one compiled anew while memory is short
+    ended the process with a segmentation fault.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        """Wrap OpenVINO's compiled model."""
+        self.compiled = compiled
+
+    def __call__(self, pixels: Any) -> Mapping[Any, Any]:
+        """Return the outputs of one pass over batch x 3 x height x width.
+
+        Raises:
+            OutOfMemoryError: it was skipped.
+        """
+        found: Mapping[Any, Any]
+        found = self.compiled.create_infer_request().infer(pixels, share_inputs=True)
+        if any(len(each) != len(pixels) or not each.size for each in found.values()):
+            raise OutOfMemoryError("no room for this pass: OpenVINO left it out")
+        return found
+
+
 class OpenVinoBackend(YoloBackend):
     """An export; it predicts as a checkpoint does, but the network under it is OpenVINO's."""
 
-    def __init__(self, model: Any, info: ModelInfo, compiled: Callable[[], Any]) -> None:
-        """Wrap a loaded export that has predicted once; ``compiled`` makes its network anew."""
+    def __init__(self, model: Any, info: ModelInfo, network: Network) -> None:
+        """Wrap a loaded export that has predicted once, and the network that it runs on."""
         super().__init__(model, info)
-        self._compiled = compiled
-
-    def infer(self, images: Sequence[Image], *, conf: float, iou: float, imgsz: int) -> Pass:
-        """Return the detections of each image; raises what every backend raises."""
-        try:
-            return super().infer(images, conf=conf, iou=iou, imgsz=imgsz)
-        except InferenceError as exc:
-            failure = type(exc)(str(exc))
-        # A network that ran out of memory half-way fails on every later image too. Made anew out
-        # here, where the traceback no longer holds the tensors of the pass.
-        inner = self.model.predictor.model.backend
-        inner.ov_compiled_model = None
-        inner.ov_compiled_model = self._compiled()
-        raise failure
+        self._network = network
 
     def clear_cache(self) -> None:
         """Give back the buffers of the largest pass so far, then what every backend caches."""
-        self.model.predictor.model.backend.ov_compiled_model.release_memory()
+        self._network.compiled.release_memory()
         super().clear_cache()
 
 
@@ -131,15 +143,15 @@ def _load(folder: Path, reference: YoloBackend, threads: int | None) -> OpenVino
     )
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    [network] = folder.glob("*.xml")
-    compiled = partial(inner.compile_model, str(network), device_name="CPU", config=config)
+    [file] = folder.glob("*.xml")
     # Ultralytics has no way to pass these, so its network is compiled again, on the CPU for sure.
-    inner.ov_compiled_model = compiled()
-    kind = inner.ov_compiled_model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    network = Network(inner.compile_model(str(file), device_name="CPU", config=config))
+    inner.ov_compiled_model = network
+    kind = network.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     info = replace(
         reference.info,
         cuda=NO_CUDA,
         backend="openvino",
         precision=PRECISIONS.get(kind, kind),
     )
-    return OpenVinoBackend(model, info, compiled)
+    return OpenVinoBackend(model, info, network)

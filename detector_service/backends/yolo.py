@@ -26,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from detector_service.backends.base import NO_CUDA, Detection, Image, Memory, ModelInfo, Pass
-from detector_service.backends.checkpoint import fingerprint, refused, require_checkpoint
+from detector_service.backends.checkpoint import ADVICE, fingerprint, refused, require_checkpoint
 from detector_service.errors import (
     DeviceLostError,
     InferenceError,
@@ -36,12 +36,22 @@ from detector_service.errors import (
 
 # How torch (CUDA, cuBLAS, cuDNN, its CPU allocator), OpenCV, OpenVINO and C++ say it.
 NO_ROOM = re.compile(
-    r"out of memory|can't allocate memory|_ALLOC_FAILED|insufficient memory|bad_alloc"
+    r"out of memory|(can't|cannot) allocate memory|_ALLOC(ATION)?_FAILED|insufficient memory"
+    r"|bad_alloc"
+    r"|CUBLAS_STATUS_NOT_INITIALIZED"  # a workspace that cuBLAS found no room for
+    r"|could not create a primitive(?! desc)"  # oneDNN has the same words for every kernel
+    r"|Resource temporarily unavailable"  # no room for the stack of a thread
     r"|Check 'ptr' failed at \S*cpu_memory",
     re.IGNORECASE,
 )
 # Such an error sticks: every later call into CUDA fails with it, until the process ends.
-STICKS = re.compile(r"CUDA error|device-side assert|CUDA driver", re.IGNORECASE)
+STICKS = re.compile(
+    r"CUDA error|device-side assert|CUDA driver|CUDNN_STATUS_EXECUTION_FAILED",
+    re.IGNORECASE,
+)
+# What the library raises on what it did not expect, besides errors of its own dependencies.
+RAISED = (RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+NMS_S, NMS_IMAGE_S = 2.0, 0.05
 STAGES = ("preprocess", "inference", "postprocess")
 
 
@@ -106,9 +116,11 @@ class YoloBackend:
             results = self.model.predict(
                 list(images), conf=conf, iou=iou, imgsz=imgsz, verbose=False, nms=None
             )
-            return Pass([self._detections(found.boxes) for found in results], _stages(results))
+            stages = _stages(results)
+            _require_whole(len(results), stages["postprocess"])
+            return Pass([self._detections(found.boxes) for found in results], stages)
         # torch, OpenVINO and OpenCV raise RuntimeError or a kind of it, the library the others.
-        except (RuntimeError, ValueError, TypeError, MemoryError, _opencv_error()) as exc:
+        except (*RAISED, MemoryError, AssertionError, _opencv_error()) as exc:
             raise failure(exc) from exc
         finally:
             # The library keeps the pixels of the last pass until the next one.
@@ -208,6 +220,19 @@ def _stages(results: Sequence[Any]) -> dict[str, float]:
     return {stage: sum(found.speed[stage] for found in results) / 1000 for stage in STAGES}
 
 
+def _require_whole(images: int, seconds: float) -> None:
+    """Refuse a batch that NMS may have given up on, to have its images tried alone.
+
+    Ultralytics stops after 2 s and 0.05 s an image (``max_time_img``) and leaves the images after
+    that without boxes; the last one, and so one alone, is always finished.
+
+    Raises:
+        InferenceError: it took that long.
+    """
+    if images > 1 and seconds > NMS_S + NMS_IMAGE_S * images:
+        raise InferenceError(f"NMS of {images} images took {seconds:.1f} s; some have no boxes")
+
+
 def _opencv_error() -> type[BaseException]:
     import cv2  # noqa: PLC0415 - by now Ultralytics has loaded it
 
@@ -218,24 +243,30 @@ def _opencv_error() -> type[BaseException]:
 def _load(yolo: Any, path: Path, link: Path, torch: Any) -> YoloBackend:
     try:
         model = yolo(str(link), task="detect")
-        if model.task != "detect" or not model.names:
-            words = f"the model file {path} holds no detector but a model for: {model.task}"
-            raise StartError(words)
+        _require_detector(path, model, torch)
         warm(model)
         return YoloBackend(model, _info(model, path, torch))
     # What the library and the unpickler raise on files that are damaged or of another kind.
     except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
+        *RAISED,
         EOFError,
         ImportError,
         OSError,
         pickle.UnpicklingError,
     ) as exc:
         raise refused(path, exc) from exc
+
+
+def _require_detector(path: Path, model: Any, torch: Any) -> None:
+    if model.task != "detect":
+        raise StartError(f"the model file {path} holds no detector but a model for: {model.task}")
+    if not model.names:
+        raise StartError(f"the model file {path} has no names of classes; {ADVICE}")
+    numbers = model.model.state_dict().items()
+    bad = [name for name, each in numbers if not bool(torch.isfinite(each).all())]
+    if bad:
+        words = f"{len(bad)} of its tensors, such as {bad[0]}, hold NaN or infinity"
+        raise StartError(f"the model file {path} would see nothing: {words}; {ADVICE}")
 
 
 def _info(model: Any, path: Path, torch: Any) -> ModelInfo:

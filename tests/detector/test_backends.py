@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import shutil
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from detector_service.backends import Image, ModelInfo, Pass
 from detector_service.backends.cache import SUMS, built_once
-from detector_service.backends.checkpoint import fingerprint, require_checkpoint
+from detector_service.backends.checkpoint import fingerprint, refused, require_checkpoint
 from detector_service.backends.choice import BATCHES, ROUNDS, fastest
 from detector_service.backends.yolo import YoloBackend, failure
 from detector_service.errors import (
@@ -100,6 +103,12 @@ class AcceleratorError(RuntimeError):
         ),
         (MemoryError("Unable to allocate 8.00 GiB for an array"), OutOfMemoryError),
         (MemoryError(), OutOfMemoryError),
+        (RuntimeError("could not create a primitive"), OutOfMemoryError),
+        (RuntimeError("could not create a primitive descriptor for a matmul"), InferenceError),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED"), OutOfMemoryError),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DeviceLostError),
+        (RuntimeError("err=Cannot allocate memory"), OutOfMemoryError),
+        (IndexError("list index out of range"), InferenceError),
         (AcceleratorError("an illegal memory access was encountered"), DeviceLostError),
         (RuntimeError("CUDA error: device-side assert triggered"), DeviceLostError),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), InferenceError),
@@ -110,6 +119,69 @@ def test_a_failure_is_one_pass_too_large_a_lost_device_or_these_images(
     raised: BaseException, kind: type[InferenceError]
 ) -> None:
     assert type(failure(raised)) is kind
+
+
+class Rows:
+    """No boxes, as a tensor has them."""
+
+    def cpu(self) -> Rows:
+        return self
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        return np.zeros((0, 6))
+
+
+class Library:
+    """Answers as Ultralytics does: milliseconds of each image, or an error of its own."""
+
+    def __init__(self, postprocess_ms: float, raises: BaseException | None = None) -> None:
+        self.predictor = SimpleNamespace()
+        self.postprocess_ms = postprocess_ms
+        self.raises = raises
+
+    def predict(self, images: list[Image], **_: Any) -> list[Any]:
+        if self.raises is not None:
+            raise self.raises
+        speed = {"preprocess": 1.0, "inference": 1.0, "postprocess": self.postprocess_ms}
+        boxes = SimpleNamespace(data=Rows())
+        return [SimpleNamespace(speed=speed, boxes=boxes) for _ in images]
+
+
+INFO = ModelInfo("m.pt", "0", {0: "a"}, "external", "none")
+BLANK = np.zeros((8, 8, 3), np.uint8)
+
+
+def look(library: Library, images: int) -> Pass:
+    return YoloBackend(library, INFO).infer([BLANK] * images, conf=0.3, iou=0.7, imgsz=160)
+
+
+def test_a_batch_that_nms_may_have_given_up_on_is_no_answer_and_a_lone_image_is() -> None:
+    assert len(look(Library(postprocess_ms=500), images=4).found) == 4
+    with pytest.raises(InferenceError, match="NMS of 4 images took"):
+        look(Library(postprocess_ms=600), images=4)
+    assert len(look(Library(postprocess_ms=9000), images=1).found) == 1
+
+
+@pytest.mark.parametrize("kind", [IndexError, KeyError, AttributeError, AssertionError])
+def test_an_output_that_the_library_stumbles_over_is_a_failure_of_these_images(
+    kind: type[Exception],
+) -> None:
+    with pytest.raises(InferenceError, match="the model failed"):
+        look(Library(1, kind("odd")), images=1)
+
+
+def test_a_refusal_names_the_program_and_gives_no_advice_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pt"
+    evil = pickle.UnpicklingError("Unsupported global: GLOBAL exec was not an allowed global")
+    assert "it names exec," in str(refused(path, evil))
+    told = "ERROR \u274c\ufe0f /s/checkpoint.pt references odd types. Use an official model"
+    assert str(refused(path, TypeError(told))).endswith("detector: references odd types.")
+
+
+def test_others_may_read_a_folder_that_was_built(tmp_path: Path) -> None:
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    assert built_once(tmp_path / "b", fill).stat().st_mode == beside.stat().st_mode
 
 
 def fill(folder: Path) -> None:

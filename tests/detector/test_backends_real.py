@@ -29,6 +29,7 @@ from detector_service.canary import overlap
 from detector_service.errors import InferenceError, StartError
 from detector_service.load import SAMPLE, read_frames
 from tests.detector.test_real import CANARY, WEIGHTS, process
+from tests.detector.toys import picture
 
 pytestmark = pytest.mark.real
 
@@ -141,7 +142,7 @@ def test_told_threads_bound_openvino_and_nothing_is_pinned_to_a_core(
     openvino: YoloBackend, frames: list[Image]
 ) -> None:
     openvino.infer(frames[:1], **AS_ONE, imgsz=320)
-    compiled = openvino.model.predictor.model.backend.ov_compiled_model
+    compiled = openvino.model.predictor.model.backend.ov_compiled_model.compiled
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
     mine = os.sched_getaffinity(0)
     threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
@@ -200,6 +201,62 @@ def test_a_real_shortage_of_memory_costs_batch_size_and_no_frame(tmp_path: Path)
     assert answered == 32
     assert 1 <= limit < 32
     assert out_of_memory >= 1
+
+
+STARVED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from detector_service.backends.openvino import open_openvino
+from detector_service.backends.yolo import open_yolo
+from detector_service.errors import OutOfMemoryError
+weights, scratch = map(Path, sys.argv[1:])
+torch = open_yolo(weights, threads=1, scratch=scratch)
+network = open_openvino(torch, weights, threads=1, cache=scratch)._network
+asked = np.random.default_rng(0).random((2, 3, 1280, 1280), np.float32)
+other = np.zeros_like(asked)
+[right] = network(other).values()
+network(asked)
+network.compiled.release_memory()
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+most = pages * resource.getpagesize() + 20 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+try:
+    network(other)
+except OutOfMemoryError:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+[again] = network(other).values()
+print("right" if np.allclose(again, right, atol=1e-3) else "wrong")
+"""
+
+
+def test_openvino_short_of_memory_never_answers_with_what_it_found_before(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", STARVED, str(WEIGHTS), str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=150, check=True)
+    assert done.stdout.split() == ["refused", "right"]
+
+
+def test_a_body_that_is_no_image_is_told_so_while_the_real_model_runs(tmp_path: Path) -> None:
+    gif = picture(1, kind="GIF")
+    with process(tmp_path) as detector:
+        detector.wait_until_ready()
+        for body in (b"hello", gif, gif[:20], bytes(1000)):
+            answer = httpx.post(f"{detector.url}/v1/detect", content=body, timeout=10)
+            assert (answer.status_code, answer.json()["reason"]) == (422, "undecodable")
+        answer = httpx.post(f"{detector.url}/v1/detect", files={"file": b""}, timeout=10)
+        assert answer.status_code == 422
+
+
+def test_weights_that_are_no_numbers_are_refused(torch: YoloBackend, tmp_path: Path) -> None:
+    import torch as library  # noqa: PLC0415 - only where the real thing runs
+
+    path = tmp_path / "nan.pt"
+    checkpoint = library.load(WEIGHTS, weights_only=False)
+    next(checkpoint["model"].parameters()).data.fill_(float("nan"))
+    library.save(checkpoint, path)
+    with pytest.raises(StartError, match="hold NaN or infinity"):
+        open_yolo(path, threads=2, scratch=tmp_path / "scratch")
 
 
 @pytest.mark.parametrize("name", ["yolov8n", "yolo11n", "yolo26n"])
