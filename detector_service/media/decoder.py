@@ -182,6 +182,7 @@ class Decoder:
                 if silent > SILENT:
                     if begun:
                         self.errors += 1
+                        yield from self._decoded(None)
                         return
                     words = f"{SILENT} packets in a row hold no frame; encode the video anew"
                     raise MediaError("undecodable", words)
