@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -260,7 +261,8 @@ def test_a_segment_given_up_leaves_no_open_file(tmp_path: Path) -> None:
         for at in range(frames):
             writer.add(bars(at), at)
         writer.abandon()
-        path.unlink(missing_ok=True)
+        open_files = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+        assert str(path.resolve()) not in open_files
 
 
 def write_large(path: Path) -> None:
