@@ -10,12 +10,13 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from detector_service.disk import sync
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,9 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
         build(temporary)
         (temporary / SUMS).write_text(json.dumps(_sums(temporary)), encoding="utf-8")
         for path in (*temporary.rglob("*"), temporary):
-            _sync(path)
+            sync(path)
         temporary.rename(folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -82,14 +83,6 @@ def _discard(folder: Path) -> None:
     if folder.exists():
         log.warning("the cached folder %s is damaged; building it anew", folder)
         shutil.rmtree(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from detector_service.batcher import Batcher
+from detector_service.disk import FULL
 from detector_service.errors import DeviceLostError, MediaError, StateWriteError
 from detector_service.jobs.journal import Journal
 from detector_service.jobs.pipeline import Abandoned, Film, Hooks, Parked, Pipeline, Whole
 from detector_service.jobs.result import summed
-from detector_service.jobs.shelf import ANNOTATED, FULL, SOURCE, Shelf, segment_name
+from detector_service.jobs.shelf import ANNOTATED, SOURCE, Shelf, segment_name
 from detector_service.jobs.video import Job, State
 from detector_service.media import MediaLimits, join
 from detector_service.telemetry import Telemetry

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from detector_service.errors import MediaError, StateWriteError
+from detector_service.disk import writing
+from detector_service.errors import MediaError
 
 BLOCK: Final = 2**20
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Incoming:
         self.size = 0
 
     async def __aenter__(self) -> Self:
-        with _disk(self._path):
+        with writing(self._path):
             self._file = await asyncio.to_thread(self._path.open, "wb")
         return self
 
@@ -82,14 +80,14 @@ class Incoming:
             StateWriteError: the disk is full or fails; the file is removed.
         """
         await self._write()
-        with _disk(self._path):
+        with writing(self._path):
             await asyncio.to_thread(self._sync)
         self._finished = True
         return Arrived(self.size, self._hash.hexdigest())
 
     async def _write(self) -> None:
         block, self._gathered = self._gathered, bytearray()
-        with _disk(self._path):
+        with writing(self._path):
             await asyncio.to_thread(self._put, block)
 
     def _put(self, block: bytearray) -> None:
@@ -106,12 +104,3 @@ def too_large(max_bytes: int) -> MediaError:
     """Return the error of a film that is larger than allowed."""
     words = f"the film is larger than {max_bytes} bytes; send a shorter or smaller one"
     return MediaError("too_large", words)
-
-
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        words = f"cannot write the film to {path.parent}: {exc.strerror or exc}"
-        raise StateWriteError(words, disk_full=exc.errno in FULL) from exc

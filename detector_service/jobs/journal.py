@@ -8,70 +8,31 @@ fsync, and what it reads is never older than what somebody was promised.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import TypeAdapter
-
 from detector_service.errors import RefusedError, StartError, StateWriteError
-from detector_service.jobs.video import MOVES, Chunk, Job, Options, Recipe, Seen, State
+from detector_service.jobs.rows import (
+    SCHEMA,
+    bookmark_of,
+    chunk_of,
+    chunk_row,
+    columns_of,
+    film_text,
+    job_of,
+    recipe_text,
+)
+from detector_service.jobs.video import MOVES, Chunk, Job, Recipe, State
 from detector_service.media import Bookmark, FilmInfo
 
 VERSION: Final = 1
 FULL: Final = frozenset({sqlite3.SQLITE_FULL})
-SCHEMA: Final = """
-CREATE TABLE jobs (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  state TEXT NOT NULL,
-  reason TEXT,
-  words TEXT,
-  options TEXT NOT NULL,
-  origin TEXT,
-  url TEXT,
-  size INTEGER,
-  digest TEXT,
-  film TEXT,
-  recipe TEXT,
-  idempotency_key TEXT UNIQUE,
-  fingerprint TEXT NOT NULL,
-  created_at REAL NOT NULL,
-  started_at REAL,
-  ended_at REAL,
-  tries INTEGER NOT NULL DEFAULT 0,
-  worked_s REAL NOT NULL DEFAULT 0,
-  frames_done INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX jobs_by_state ON jobs (state, seq);
-CREATE TABLE chunks (
-  job INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
-  number INTEGER NOT NULL,
-  first_index INTEGER NOT NULL,
-  frames INTEGER NOT NULL,
-  bookmark TEXT,
-  last INTEGER NOT NULL,
-  decode_errors INTEGER NOT NULL,
-  seen BLOB NOT NULL,
-  PRIMARY KEY (job, number)
-);
-CREATE TABLE summaries (
-  job INTEGER PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
-  summary TEXT NOT NULL
-);
-"""
 _FINAL: Final = tuple(state for state in State if state.final)
-
-_OPTIONS: TypeAdapter[Options] = TypeAdapter(Options)
-_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
-_FILM: TypeAdapter[FilmInfo] = TypeAdapter(FilmInfo)
-_BOOKMARK: TypeAdapter[Bookmark] = TypeAdapter(Bookmark)
 
 
 @dataclass(frozen=True)
@@ -125,7 +86,7 @@ class Journal:
     def job(self, name: str) -> Job | None:
         """Return the job with this id, or None."""
         found = self._read("SELECT * FROM jobs WHERE id = ?", name)
-        return _job(found[0]) if found else None
+        return job_of(found[0]) if found else None
 
     def jobs(
         self, *, state: State | None = None, before: int | None = None, most: int = 100
@@ -136,16 +97,16 @@ class Journal:
             "ORDER BY seq DESC LIMIT ?3",
             *(state, before, most),
         )
-        return [_job(row) for row in found]
+        return [job_of(row) for row in found]
 
     def live(self) -> list[Job]:
         """Return the jobs that have not ended, oldest first."""
-        return [_job(row) for row in self._read(_where_final("NOT IN", "ORDER BY seq"))]
+        return [job_of(row) for row in self._read(_where_final("NOT IN", "ORDER BY seq"))]
 
     def ended_before(self, at: float) -> list[Job]:
         """Return the jobs that ended before ``at`` (epoch seconds)."""
         query = _where_final("IN", "AND ended_at < ? ORDER BY seq")
-        return [_job(row) for row in self._read(query, at)]
+        return [job_of(row) for row in self._read(query, at)]
 
     def ids(self) -> list[str]:
         """Return the ids of all jobs."""
@@ -161,7 +122,7 @@ class Journal:
         if not found:
             return Tail()
         row = found[0]
-        return Tail(row["number"], row["frames"], _bookmark(row["bookmark"]), bool(row["last"]))
+        return Tail(row["number"], row["frames"], bookmark_of(row["bookmark"]), bool(row["last"]))
 
     def pieces(self, job: Job) -> list[int]:
         """Return the numbers of the finished chunks that have frames, in order."""
@@ -175,7 +136,7 @@ class Journal:
             "SELECT * FROM chunks WHERE job = ? AND number > ? ORDER BY number LIMIT 1",
             *(job.seq, number),
         ):
-            chunk = _chunk(found[0])
+            chunk = chunk_of(found[0])
             yield chunk
             number = chunk.number
 
@@ -206,7 +167,7 @@ class Journal:
                 known = connection.execute(query, (key,)).fetchone()
                 if known is not None:
                     return _replayed(known, key, fingerprint), False
-            columns = {**_columns(job), "idempotency_key": key, "fingerprint": fingerprint}
+            columns = {**columns_of(job), "idempotency_key": key, "fingerprint": fingerprint}
             names, marks = ", ".join(columns), ", ".join(f":{name}" for name in columns)
             query = f"INSERT INTO jobs ({names}) VALUES ({marks})"  # noqa: S608 - our own names
             return replace(job, seq=connection.execute(query, columns).lastrowid or 0), True
@@ -217,7 +178,7 @@ class Journal:
 
     def fetched(self, job: Job, film: FilmInfo, *, size: int, digest: str) -> Job | None:
         """Queue a job whose source has arrived; None: it was cancelled meanwhile."""
-        arrived = {"film": _dump(_FILM, film), "size": size, "digest": digest}
+        arrived = {"film": film_text(film), "size": size, "digest": digest}
         return self._move(job, State.QUEUED, {**arrived, "url": None, "tries": 0})
 
     def start(self, job: Job, recipe: Recipe, now: float) -> Job | None:
@@ -231,7 +192,7 @@ class Journal:
         anew = job.recipe is not None and job.recipe.engine != recipe.engine
         if job.recipe is None or anew:
             kept = recipe if job.recipe is None else job.recipe.run_by(recipe)
-            told |= {"recipe": _dump(_RECIPE, kept), "frames_done": 0, "worked_s": 0.0}
+            told |= {"recipe": recipe_text(kept), "frames_done": 0, "worked_s": 0.0}
         return self._move(job, State.RUNNING, {**told, "reason": None, "words": None}, clear=anew)
 
     def add_chunk(self, job: Job, chunk: Chunk, worked_s: float) -> bool:
@@ -249,7 +210,7 @@ class Journal:
             if kept.rowcount == 0:
                 return False
             connection.execute(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _chunk_row(job.seq, chunk)
+                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", chunk_row(job.seq, chunk)
             )
             return True
 
@@ -299,7 +260,7 @@ class Journal:
             if summary is not None:
                 connection.execute("INSERT INTO summaries VALUES (?, ?)", (job.seq, summary))
             row = connection.execute("SELECT * FROM jobs WHERE seq = ?", (job.seq,)).fetchone()
-            return _job(row)
+            return job_of(row)
 
     def _read(self, query: str, *told: object) -> list[sqlite3.Row]:
         with self._lock:
@@ -373,7 +334,7 @@ def _replayed(row: sqlite3.Row, key: str, fingerprint: str) -> Job:
             "idempotency_key_reused",
             f"Idempotency-Key {key!r} was used for another video or other options; use a new key",
         )
-    return _job(row)
+    return job_of(row)
 
 
 def _where_final(member: str, more: str) -> str:
@@ -383,80 +344,3 @@ def _where_final(member: str, more: str) -> str:
 
 def _marks(values: object) -> str:
     return ", ".join("?" * len(values))  # type: ignore[arg-type]
-
-
-def _columns(job: Job) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "state": job.state,
-        "options": _dump(_OPTIONS, job.options),
-        "origin": job.origin,
-        "url": job.url,
-        "size": job.size,
-        "digest": job.digest,
-        "film": None if job.film is None else _dump(_FILM, job.film),
-        "created_at": job.created_at,
-    }
-
-
-def _job(row: sqlite3.Row) -> Job:
-    film, recipe = row["film"], row["recipe"]
-    return Job(
-        seq=row["seq"],
-        id=row["id"],
-        state=State(row["state"]),
-        options=_OPTIONS.validate_json(row["options"]),
-        created_at=row["created_at"],
-        reason=row["reason"],
-        words=row["words"],
-        origin=row["origin"],
-        url=row["url"],
-        size=row["size"],
-        digest=row["digest"],
-        film=None if film is None else _FILM.validate_json(film),
-        recipe=None if recipe is None else _RECIPE.validate_json(recipe),
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        tries=row["tries"],
-        worked_s=row["worked_s"],
-        frames_done=row["frames_done"],
-    )
-
-
-def _chunk_row(seq: int, chunk: Chunk) -> tuple[Any, ...]:
-    seen = [[s.index, s.tick, s.found, s.skipped, s.crc32] for s in chunk.seen]
-    return (
-        seq,
-        chunk.number,
-        chunk.first_index,
-        chunk.frames,
-        None if chunk.bookmark is None else _dump(_BOOKMARK, chunk.bookmark),
-        chunk.last,
-        chunk.decode_errors,
-        zlib.compress(json.dumps(seen, separators=(",", ":")).encode()),
-    )
-
-
-def _chunk(row: sqlite3.Row) -> Chunk:
-    return Chunk(
-        number=row["number"],
-        first_index=row["first_index"],
-        frames=row["frames"],
-        bookmark=_bookmark(row["bookmark"]),
-        last=bool(row["last"]),
-        decode_errors=row["decode_errors"],
-        seen=tuple(_seen(*values) for values in json.loads(zlib.decompress(row["seen"]))),
-    )
-
-
-def _seen(index: int, tick: int, found: Any, skipped: bool, crc32: int | None) -> Seen:  # noqa: FBT001 - a row of JSON
-    objects = None if found is None else tuple((a, b, c, tuple(d)) for a, b, c, d in found)
-    return Seen(index, tick, objects, skipped, crc32)
-
-
-def _bookmark(text: str | None) -> Bookmark | None:
-    return None if text is None else _BOOKMARK.validate_json(text)
-
-
-def _dump(adapter: TypeAdapter[Any], value: object) -> str:
-    return adapter.dump_json(value).decode()

@@ -20,11 +20,11 @@ from typing import Final
 
 from detector_service.backends import Detection, Image
 from detector_service.batcher import Answer, Priority, Work
+from detector_service.disk import sync
 from detector_service.errors import DeviceLostError, InferenceError
 from detector_service.jobs.belt import Belt, BrokenBeltError
 from detector_service.jobs.cutting import ChunkEnd, Cutter, Group, Still
 from detector_service.jobs.journal import Tail
-from detector_service.jobs.shelf import sync
 from detector_service.jobs.video import Chunk, Object, Options, Recipe, Seen
 from detector_service.media import FilmInfo, Frame, MediaLimits, Reader, SegmentWriter, draw
 from detector_service.telemetry import Telemetry

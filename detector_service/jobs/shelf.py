@@ -6,20 +6,18 @@ crash left between a file and its row is swept away by the same line that tidies
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from detector_service.errors import StateWriteError
+from detector_service.disk import sync, writing
 from detector_service.jobs.video import is_id
 
 SOURCE: Final = "source"
 ANNOTATED: Final = "annotated.mp4"
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Shelf:
@@ -100,22 +98,3 @@ class Shelf:
 def segment_name(number: int) -> str:
     """Return the file name of a chunk's segment."""
     return f"{number:06}.mp4"
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system raises into ``StateWriteError``."""
-    try:
-        yield
-    except OSError as exc:
-        words = f"cannot write {path}: {exc.strerror or exc}; nothing was changed"
-        raise StateWriteError(words, disk_full=exc.errno in FULL) from exc

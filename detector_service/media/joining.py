@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import logging
 import operator
-import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from detector_service.disk import sync
 from detector_service.errors import MediaError
 from detector_service.media.film import CLOCK
 from detector_service.media.segments import MP4
@@ -56,16 +56,11 @@ def join(
     try:
         if not _write(segments, source, part, wanted):
             return False
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(part)
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
-    folder = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(out.parent)
     return True
 
 

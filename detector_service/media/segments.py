@@ -9,7 +9,6 @@ is fixed here: x264 decides differently with another number of threads.
 from __future__ import annotations
 
 import contextlib
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from detector_service.backends import Image
+from detector_service.disk import sync
 from detector_service.errors import MediaError
 from detector_service.media.film import CLOCK
 from detector_service.media.pixels import ToFrame, tag
@@ -92,8 +92,7 @@ class SegmentWriter:
         """
         self._mux(None)
         self._container.close()
-        with self._path.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(self._path)
 
     def abandon(self) -> None:
         """Leave the file unfinished."""
