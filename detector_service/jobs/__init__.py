@@ -1,8 +1,8 @@
 """Durable video jobs: accepted means it survives kill -9, and ends with the same result.
 
-``video`` has the values, ``journal`` all the SQL (``rows`` its tables), ``shelf`` the files, ``pipeline`` works one film
-off chunk by chunk, ``result`` streams what came of it, ``crew`` keeps it all going, and ``desk`` is
-what the routes and ``app`` talk to.
+``video`` has the values, ``journal`` all the SQL and ``rows`` its tables, ``shelf`` the files,
+``pipeline`` works one film off chunk by chunk, ``result`` streams what came of it, ``crew`` keeps
+it all going, and ``desk`` is what the routes and ``app`` talk to.
 Surprise: nothing but a committed chunk counts as done. There is no other trace of progress.
 """
 
