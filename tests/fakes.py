@@ -27,7 +27,7 @@ from remediator.errors import (
 )
 from remediator.model.effect import Call, Message
 from remediator.model.target import Target
-from remediator.model.verdict import Reading, ReadingStatus
+from remediator.model.verdict import Reading, ReadingStatus, Vector
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -360,6 +360,11 @@ class FakeMetrics:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.answers: dict[str, Answer] = {}
+        # Query -> value by instance, for queries that give several series.
+        self.vectors: dict[
+            str, Mapping[str, float] | Callable[[datetime], Mapping[str, float]]
+        ] = {}
+        self.label = "instance"
         self.asked: list[str] = []
         self.takes = 0.0
         self.down = False
@@ -377,6 +382,15 @@ class FakeMetrics:
         times = [end - step * back for back in range(count - 1, -1, -1)]
         readings = [self._reading(promql, at) for at in times]
         return [r for r in readings if r.status in {ReadingStatus.OK, ReadingStatus.NAN}]
+
+    async def series(self, promql: str) -> Vector:
+        self.asked.append(promql)
+        if self.down:
+            return Vector(query=promql, at=self.clock(), error="scripted")
+        scripted = self.vectors.get(promql, {})
+        found = scripted(self.clock()) if callable(scripted) else scripted
+        values = tuple(({self.label: name}, float(value)) for name, value in found.items())
+        return Vector(query=promql, at=self.clock(), values=values)
 
     def _reading(self, promql: str, at: datetime) -> Reading:
         scripted = ReadingStatus.ERROR if self.down else self.answers.get(promql)

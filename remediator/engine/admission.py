@@ -17,8 +17,9 @@ from remediator.engine.guards import Facts, judge
 from remediator.engine.ports import MetricSource
 from remediator.model.decision import Admitted, Decision, Denied, Reason
 from remediator.model.effect import Message
+from remediator.model.guard import BudgetGuard, BudgetScope, RequireGuard
 from remediator.model.pace import Pace
-from remediator.model.playbook import BudgetGuard, BudgetScope, Mode, Pinned, RequireGuard
+from remediator.model.playbook import Mode, Pinned
 from remediator.model.run import RunKind
 from remediator.model.target import Inventory
 from remediator.model.verdict import Reading
@@ -180,6 +181,8 @@ def admit(
             mode=candidate.plan.mode,
             priority=candidate.plan.priority,
             target=candidate.target.name,
+            pool=candidate.target.pool,
+            proposed=candidate.plan.mode is Mode.PROPOSE,
             alert_id=candidate.alert.id,
             holds_slot=True,
             parent_id=parent_id,

@@ -19,9 +19,11 @@ from remediator.engine.moves import Progress, Send
 from remediator.engine.ports import Actuator, MetricSource
 from remediator.errors import OutcomeUnknownError, PermanentError, RefusedError, TemporaryError
 from remediator.model.effect import Call
+from remediator.model.guard import RequireGuard
 from remediator.model.pace import Pace
-from remediator.model.playbook import Mode, OnUnknown, RequireGuard, kind_of
+from remediator.model.playbook import Mode
 from remediator.model.run import Phase, Run, RunKind, StepRow, StepStatus
+from remediator.model.step import OnUnknown, kind_of
 from remediator.model.target import Target
 from remediator.store import runs, steps
 from remediator.store.database import Database, Tx

@@ -12,8 +12,9 @@ from datetime import datetime
 
 from remediator.model.decision import Denied, Reason
 from remediator.model.duration import format_duration
+from remediator.model.guard import Budget, BudgetGuard, CooldownGuard, RequireGuard
 from remediator.model.pace import Pace
-from remediator.model.playbook import Budget, BudgetGuard, CooldownGuard, Playbook, RequireGuard
+from remediator.model.playbook import Playbook
 from remediator.model.run import Run
 from remediator.model.verdict import Reading, ReadingStatus
 
@@ -58,7 +59,7 @@ def judge(plan: Playbook, facts: Facts, pace: Pace, *, with_evidence: bool) -> D
             denied = _cooldown(guard, facts)
         elif isinstance(guard, BudgetGuard):
             denied = _budget(guard.budget, facts.opened.get(place, 0))
-        elif with_evidence:
+        elif isinstance(guard, RequireGuard) and with_evidence:
             denied = _require(guard, facts, pace)
         if denied is not None:
             return denied

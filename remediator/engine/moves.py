@@ -14,8 +14,9 @@ from enum import StrEnum
 from typing import Any
 
 from remediator.model.pace import Pace
-from remediator.model.playbook import AnyStep, Playbook
+from remediator.model.playbook import Playbook
 from remediator.model.run import HeldChange, History, Phase, Run, StepRow, StepStatus
+from remediator.model.step import AnyStep
 from remediator.model.target import Target
 from remediator.model.verdict import Verdict
 from remediator.store.database import Tx
@@ -98,11 +99,16 @@ class Wait:
 
 @dataclass(frozen=True)
 class Done:
-    """The step is done; the verdict is None when it did not verify anything."""
+    """The step is done; the verdict is None when it did not verify anything.
+
+    Attributes:
+        goto: the step that comes next, when it is not the one that follows.
+    """
 
     verdict: Verdict | None
     reason: str
     on_close: InTx | None = None
+    goto: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the engine needs from the outside: three small protocols, declared by their consumer.
+"""What the engine needs from the outside: four small protocols, declared by their consumer.
 
 `actuators/`, `prometheus/` and `notifiers/` implement them; tests use small fakes of them. The
 surprise is in the errors: an actuator answers "was it applied?" by the class it raises
@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from remediator.model.alert import Silence
 from remediator.model.effect import Call, Message
 from remediator.model.target import Target
-from remediator.model.verdict import Reading
+from remediator.model.verdict import Reading, Vector
 
 
 class Actuator(Protocol):
@@ -52,10 +53,24 @@ class MetricSource(Protocol):
     async def query(self, promql: str) -> Reading:
         """Evaluate a query now. Never raises for a bad answer: that is a reading, too."""
 
+    async def series(self, promql: str) -> Vector:
+        """Evaluate a query that may give several series. Never raises: an error is a value."""
+
     async def history(
         self, promql: str, *, end: datetime, length: timedelta, step: timedelta
     ) -> Sequence[Reading]:
         """Evaluate a query over the past `length`, oldest first; empty when it cannot be told."""
+
+
+class SilenceSource(Protocol):
+    """Which silences are in force."""
+
+    async def silences(self) -> Sequence[Silence]:
+        """Return the active silences.
+
+        Raises:
+            TemporaryError: nobody could say.
+        """
 
 
 class Notifier(Protocol):

@@ -258,6 +258,7 @@ def _begin_restores(tx: Tx) -> None:
                 mode=change.mode,
                 priority=parent.priority,
                 target=change.target,
+                pool=parent.pool,
                 alert_id=change.alert_id,
                 holds_slot=False,
                 parent_id=parent.id,

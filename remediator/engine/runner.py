@@ -30,12 +30,9 @@ from remediator.engine.moves import (
 )
 from remediator.engine.ports import MetricSource
 from remediator.model.pace import Pace
-from remediator.model.playbook import (
-    EscalateStep,
-    Pinned,
-    Playbook,
-)
+from remediator.model.playbook import Pinned, Playbook
 from remediator.model.run import HeldChange, History, Phase, Run, RunKind
+from remediator.model.step import EscalateStep
 from remediator.model.target import Inventory
 from remediator.store import alerts, changes, runs, steps
 from remediator.store.alerts import StoredAlert
@@ -185,7 +182,7 @@ class Runner:
 
     async def _done(self, progress: Progress, move: Done) -> bool:
         run = progress.run
-        following = run.pc + 1
+        following = run.pc + 1 if move.goto is None else move.goto
         last = following >= len(progress.plan.steps) or isinstance(
             progress.plan.steps[following], EscalateStep
         )

@@ -16,8 +16,9 @@ from remediator.engine.moves import Done, Failed, Progress
 from remediator.model.decision import Admitted
 from remediator.model.effect import Message
 from remediator.model.pace import Pace
-from remediator.model.playbook import EscalateStep, Mode, Pinned
+from remediator.model.playbook import Mode, Pinned
 from remediator.model.run import Phase, Run, RunKind, RunState, StepStatus
+from remediator.model.step import EscalateStep
 from remediator.model.verdict import Reading, Verdict
 from remediator.store import alerts, changes, outbox, runs
 from remediator.store.alerts import StoredAlert
@@ -42,7 +43,7 @@ def escalates_to(progress: Progress) -> str:
     for step in progress.plan.steps:
         if isinstance(step, EscalateStep):
             return step.escalate_to
-    return PERSON
+    return progress.plan.on_failure.escalate_to or PERSON
 
 
 async def find_successor(

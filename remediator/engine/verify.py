@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from remediator.engine.moves import Done, Failed, Measure, MeasureBaseline, Move, Progress, Wait
 from remediator.model.pace import Pace
-from remediator.model.playbook import Verify
+from remediator.model.spec import Verify
 from remediator.model.verdict import Baseline, Reading, Verdict, fresh, judge
 
 VERIFY = "verify"

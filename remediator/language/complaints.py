@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from remediator.language.finding import MAX_FINDINGS, Finding, did_you_mean, one_of
 from remediator.language.shape import dotted, keys_at
 from remediator.language.tree import Node
-from remediator.model.playbook import ACTION_KINDS, GUARD_KINDS
+from remediator.model.guard import GUARD_KINDS
+from remediator.model.step import ACTION_KINDS
 
 _TAGGED = {"steps": ACTION_KINDS, "guards": GUARD_KINDS}
 # What pydantic calls a type -> what a person calls it.

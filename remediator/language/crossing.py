@@ -15,7 +15,8 @@ from remediator.errors import PlaybookError
 from remediator.language.finding import Finding, did_you_mean
 from remediator.language.lint import PERSON
 from remediator.language.tree import Node
-from remediator.model.playbook import EscalateStep, Playbook
+from remediator.model.playbook import Playbook
+from remediator.model.step import EscalateStep
 
 
 class File(Protocol):

@@ -19,15 +19,15 @@ from remediator.language.text_checks import filled_query, vars_of
 from remediator.language.tree import Node
 from remediator.model.duration import format_duration
 from remediator.model.labels import Matcher
-from remediator.model.playbook import (
+from remediator.model.playbook import Playbook
+from remediator.model.spec import Verify
+from remediator.model.step import (
     AnyStep,
     EscalateStep,
     NotifyStep,
-    Playbook,
     RestartStep,
     RetuneStep,
     ThrottleStep,
-    Verify,
     kind_of,
 )
 

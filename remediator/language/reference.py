@@ -144,7 +144,8 @@ def _simple(prop: dict[str, Any], parts: dict[str, Any]) -> str:
     if name == "array":
         return f"list of {_kind(prop['items'], parts)}"
     if name == "object":
-        return f"mapping to {_kind(prop['additionalProperties'], parts)}"
+        inside = prop["additionalProperties"]
+        return f"mapping to {_kind(inside, parts)}" if isinstance(inside, dict) else "mapping"
     if str(prop.get("pattern", "")).startswith("^([0-9]+(ms"):
         return "duration"
     words = {"string": "text", "integer": "whole number", "boolean": "true or false"}

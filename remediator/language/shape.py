@@ -16,16 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from remediator.language.tree import Node
-from remediator.model.playbook import Notify, Playbook, PromQLMark, Step
-
-# Besides PromQL, the fields in which `model.template` fills something in that means something.
-_TEMPLATED = {
-    (Playbook, "description"),
-    (Playbook, "target"),
-    (Playbook, "vars"),
-    (Step, "name"),
-    (Notify, "message"),
-}
+from remediator.model.playbook import Playbook
+from remediator.model.spec import Escape
+from remediator.model.template import escape_of
 
 
 @dataclass(frozen=True)
@@ -35,19 +28,27 @@ class TextField:
     Attributes:
         path: its keys and indexes from the top, such as `("steps", 0, "notify", "message")`.
         node: the text and its place.
-        is_promql: whether it is a query.
-        is_templated: whether `${{ }}` is filled in here.
+        escape: how `${{ }}` is filled in here; None = it is not.
     """
 
     path: tuple[str | int, ...]
     node: Node
-    is_promql: bool
-    is_templated: bool
+    escape: Escape | None
+
+    @property
+    def is_promql(self) -> bool:
+        """Whether it is a query."""
+        return self.escape is Escape.PROMQL
+
+    @property
+    def is_templated(self) -> bool:
+        """Whether `${{ }}` is filled in here."""
+        return self.escape is not None
 
 
 def texts_in(root: Node) -> Iterator[TextField]:
     """Yield every text of a playbook, in the order of the models' fields."""
-    yield from _texts(root, Playbook, (), is_promql=False, is_templated=False)
+    yield from _texts(root, Playbook, (), None)
 
 
 def keys_at(root: Node, path: tuple[str | int, ...]) -> list[str]:
@@ -70,10 +71,10 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def _texts(
-    node: Node, annotation: Any, path: tuple[str | int, ...], *, is_promql: bool, is_templated: bool
+    node: Node, annotation: Any, path: tuple[str | int, ...], escape: Escape | None
 ) -> Iterator[TextField]:
     if isinstance(node.value, str):
-        yield TextField(path, node, is_promql, is_templated or is_promql)
+        yield TextField(path, node, escape)
         return
     model = _model(annotation, node)
     parts = node.value if isinstance(node.value, dict) else range(len(node.items()))
@@ -87,8 +88,7 @@ def _texts(
             child,
             inner,
             (*path, part),
-            is_promql=_marks_promql(info) if info else is_promql,
-            is_templated=_marks_template(model, part) if model else is_templated,
+            _escape(model, part, info) if model else escape,
         )
 
 
@@ -147,18 +147,8 @@ def _field(model: type[BaseModel], key: str | int) -> FieldInfo | None:
     return None
 
 
-def _marks_template(model: type[BaseModel], key: str | int) -> bool:
-    return any((base, key) in _TEMPLATED for base in model.__mro__)
-
-
-def _marks_promql(info: FieldInfo) -> bool:
-    return any(isinstance(item, PromQLMark) for item in info.metadata) or _annotates(
-        info.annotation
-    )
-
-
-def _annotates(annotation: Any) -> bool:
-    # `PromQL | None` hides the mark one level down.
-    if get_origin(annotation) is Annotated:
-        return any(isinstance(item, PromQLMark) for item in get_args(annotation)[1:])
-    return any(_annotates(argument) for argument in get_args(annotation))
+def _escape(model: type[BaseModel], key: str | int, info: FieldInfo | None) -> Escape | None:
+    if (model, key) == (Playbook, "vars"):
+        # What a var holds is escaped as for PromQL, where most of them end up.
+        return Escape.PLAIN
+    return escape_of(info) if info else None

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from remediator.model.labels import Matcher, match_all
+
 
 @dataclass(frozen=True)
 class Alert:
@@ -38,6 +40,26 @@ class Alert:
     def name(self) -> str:
         """The alert's name, or its fingerprint when it has none."""
         return self.labels.get("alertname", self.fingerprint)
+
+
+@dataclass(frozen=True)
+class Silence:
+    """One active silence of Alertmanager.
+
+    Attributes:
+        matchers: as Alertmanager writes them; all must hold.
+        created_by: who made it; ours are made by `remediator`.
+    """
+
+    id: str
+    matchers: tuple[Matcher, ...]
+    created_by: str
+    comment: str
+    ends_at: datetime
+
+    def covers(self, labels: Mapping[str, str]) -> bool:
+        """Say whether an alert with these labels is silenced by it."""
+        return match_all(self.matchers, labels)
 
 
 class Meaning(StrEnum):

@@ -29,9 +29,29 @@ class Reason(StrEnum):
     PAUSED = "paused"  # a person paused this scope
     BLIND = "blind"  # the Watchdog is silent: we would act on stale facts
     STALE_EVIDENCE = "stale_evidence"  # the evidence grew too old before it could be used
+    KILLED = "killed"  # the kill switch is on
+    OVERRIDE = "override"  # a person decided that this is left alone
+    PINNED = "pinned"  # a person pinned a knob that the playbook would move
+    OWNED = "owned"  # another playbook, not less important, holds a knob that it would move
+    SILENCED = "silenced"  # a person silenced the alert in Alertmanager
+    CAPACITY = "capacity"  # too few others are healthy to disturb this target
+    BLAST_RADIUS = "blast_radius"  # too many targets of the pool are being acted on
+    STORM = "storm"  # too many targets are in trouble at once: a person is told
+    WINDOW = "window"  # outside the hours in which it may run
+    DEPENDENCY = "dependency"  # another playbook must leave the target alone first
+    BREAKER = "breaker"  # it kept not helping, and is held back
+    SLOT_TAKEN = "slot_taken"  # this slot of the schedule had its run
 
 
-LASTING = frozenset({Reason.NO_PLAYBOOK, Reason.NO_TARGET, Reason.TEMPLATE, Reason.WATCHDOG})
+LASTING = frozenset(
+    {
+        Reason.NO_PLAYBOOK,
+        Reason.NO_TARGET,
+        Reason.TEMPLATE,
+        Reason.WATCHDOG,
+        Reason.SLOT_TAKEN,
+    }
+)
 
 
 @dataclass(frozen=True)

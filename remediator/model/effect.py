@@ -38,9 +38,11 @@ class Message:
         severity: info, warning or critical.
         title: one line.
         body: what fired, what was done, what came of it, how to undo it.
+        dedup: the same for every message of one story, so that a pager collapses them.
     """
 
     key: str
     severity: str
     title: str
     body: str
+    dedup: str = ""

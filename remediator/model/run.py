@@ -103,6 +103,8 @@ class Run:
         epoch: raised at every claim; a write that carries an older one is refused.
         fencing_token: grows per target; sent with every effect.
         holds_slot: whether it is the one run acting on its target.
+        proposed: it began as a proposal; `mode` is auto from its approval on.
+        pool: the target's pool when the run was opened.
         stop_reason: why it was asked to stop; honoured at the next step boundary.
     """
 
@@ -112,8 +114,10 @@ class Run:
     playbook_sha: str
     plan: dict[str, Any]
     mode: Mode
+    proposed: bool
     priority: int
     target: str
+    pool: str
     alert_id: int | None
     parent_id: int | None
     change_id: int | None
@@ -173,12 +177,59 @@ class Measured:
     reading: Reading
 
 
+class Decided(StrEnum):
+    """What became of a question to a person. The first decision wins."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"  # nobody answered in time
+
+
+# Where a proposal asks: before the first step.
+PROPOSAL = -1
+
+
+@dataclass(frozen=True)
+class ApprovalRow:
+    """A question to a person, and the answer once there is one.
+
+    Attributes:
+        pc: the step that asks; `PROPOSAL` for the run as a whole.
+        decision: None while it is open.
+        by: who decided, and with which words (`reason`).
+    """
+
+    id: int
+    run_id: int
+    pc: int
+    message: str
+    asked_at: datetime
+    expires_at: datetime
+    decision: Decided | None
+    decided_at: datetime | None
+    by: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class History:
-    """All that the journal knows of a run: what the next move is decided from."""
+    """All that the journal knows of a run: what the next move is decided from.
+
+    Attributes:
+        steps: attempts, oldest first.
+        measurements: oldest first.
+        approvals: questions to a person.
+        diagnosed: the steps that have looked already (`PROPOSAL` = before the first).
+    """
 
     steps: tuple[StepRow, ...]
     measurements: tuple[Measured, ...]
+    approvals: tuple[ApprovalRow, ...] = ()
+    diagnosed: frozenset[int] = frozenset()
+
+    def approval(self, pc: int) -> ApprovalRow | None:
+        """Return the question that a step asked, or None."""
+        return next((row for row in self.approvals if row.pc == pc), None)
 
     def attempts(self, phase: Phase, pc: int, iteration: int, call: str) -> tuple[StepRow, ...]:
         """Return the attempts of one call, oldest first."""
@@ -200,6 +251,8 @@ class HeldChange:
     Attributes:
         base: the value to give back to.
         value: the value now.
+        priority: of the playbook that holds it: a less important one leaves it alone.
+        reverts_itself: the target takes the value back when the lease lapses; a balancer does not.
         restore: how it is given back, as JSON; None = the lease is left to lapse.
         restore_interval_s: seconds between two restore steps; doubled when one is undone.
     """
@@ -215,6 +268,8 @@ class HeldChange:
     alert_id: int | None
     playbook: str
     playbook_sha: str
+    priority: int
+    reverts_itself: bool
     restore: dict[str, Any] | None
     restore_interval_s: float | None
     state: str

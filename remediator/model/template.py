@@ -1,22 +1,24 @@
 """`${{ }}` templates: Jinja2 in a sandbox, strict, with values escaped where they land in PromQL.
 
 Called by admission to pin a playbook for one alert, and by lint to find mistakes early. The
-surprise: escaping depends on where the template stands. A label value put into a PromQL field has
-its quotes and backslashes escaped; a `vars` entry does not, because the playbook's author wrote it
-and the values inside it were escaped already.
+surprise: escaping depends on where the template stands (`spec.Filled`). A label value put into a
+PromQL field has its quotes and backslashes escaped; a `vars` entry does not, because the playbook's
+author wrote it and the values inside it were escaped already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args, get_origin
+from urllib.parse import quote
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateRuntimeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from remediator.model.playbook import Playbook, PromQLMark
+from remediator.model.playbook import Playbook
+from remediator.model.spec import Escape, Filled
 
 # What is filled in comes from alerts, and `replace` and vars multiply it. No query needs more.
 MAX_FILLED = 100_000
@@ -33,11 +35,26 @@ def escape_promql(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _environment(*, promql: bool) -> ImmutableSandboxedEnvironment:
+def escape_url(value: str) -> str:
+    """Return `value` as one piece of a URL's path or query: it cannot leave its place.
+
+    Dots alone would be read as "this folder" and "the folder above".
+    """
+    quoted = quote(value, safe="")
+    return quoted.replace(".", "%2E") if set(value) == {"."} else quoted
+
+
+_ESCAPES: dict[Escape, Callable[[str], str]] = {
+    Escape.PROMQL: escape_promql,
+    Escape.URL: escape_url,
+    Escape.PLAIN: str,
+}
+
+
+def _environment(escape: Escape) -> ImmutableSandboxedEnvironment:
     def finalize(value: Any) -> Any:
-        if promql and not isinstance(value, TrustedText | int | float):
-            return escape_promql(str(value))
-        return value
+        trusted = escape is Escape.PROMQL and isinstance(value, TrustedText)
+        return value if trusted or isinstance(value, int | float) else _ESCAPES[escape](str(value))
 
     environment = ImmutableSandboxedEnvironment(
         variable_start_string="${{",
@@ -65,8 +82,7 @@ def _replace(value: Any, old: Any, new: Any) -> str:
 
 _TOO_LONG = f"longer than {MAX_FILLED} characters when filled in"
 
-_PLAIN = _environment(promql=False)
-_PROMQL = _environment(promql=True)
+_ENVIRONMENTS = {escape: _environment(escape) for escape in Escape}
 
 
 def has_template(text: str) -> bool:
@@ -74,7 +90,7 @@ def has_template(text: str) -> bool:
     return "${{" in text
 
 
-def render(text: str, values: Mapping[str, Any], *, promql: bool = False) -> str:
+def render(text: str, values: Mapping[str, Any], *, escape: Escape = Escape.PLAIN) -> str:
     """Fill the templates in `text`.
 
     Raises:
@@ -84,7 +100,7 @@ def render(text: str, values: Mapping[str, Any], *, promql: bool = False) -> str
     if not has_template(text):
         return text
     try:
-        return _filled((_PROMQL if promql else _PLAIN).from_string(text), values)
+        return _filled(_ENVIRONMENTS[escape].from_string(text), values)
     except TemplateError as error:
         msg = f"template {text!r}: {error.message or type(error).__name__}"
         raise ValueError(msg) from error
@@ -137,7 +153,9 @@ def render_playbook(playbook: Playbook, values: Mapping[str, Any]) -> Playbook:
     scope["vars"] = filled
     for name, raw in playbook.vars.items():
         # A var may be used inside PromQL, so the values in it are escaped as for PromQL.
-        filled[name] = TrustedText(render(raw, scope, promql=True)) if isinstance(raw, str) else raw
+        filled[name] = (
+            TrustedText(render(raw, scope, escape=Escape.PROMQL)) if isinstance(raw, str) else raw
+        )
     document = _render_model(playbook, scope)
     document["vars"] = {k: str(v) if isinstance(v, str) else v for k, v in filled.items()}
     return Playbook.model_validate(document)
@@ -146,32 +164,37 @@ def render_playbook(playbook: Playbook, values: Mapping[str, Any]) -> Playbook:
 def _render_model(model: BaseModel, scope: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, info in type(model).model_fields.items():
-        marked = any(isinstance(item, PromQLMark) for item in info.metadata) or _marks_promql(
-            info.annotation
-        )
         value = getattr(model, name)
         if name == "vars" and isinstance(model, Playbook):
             value = {}
-        result[info.alias or name] = _render_value(value, scope, promql=marked)
+        result[info.alias or name] = _render_value(value, scope, escape_of(info))
     return result
 
 
-def _render_value(value: Any, scope: Mapping[str, Any], *, promql: bool) -> Any:
+def _render_value(value: Any, scope: Mapping[str, Any], escape: Escape | None) -> Any:
     if isinstance(value, BaseModel):
         return _render_model(value, scope)
     if isinstance(value, str) and type(value) is str:
-        return render(value, scope, promql=promql)
+        return value if escape is None else render(value, scope, escape=escape)
     if isinstance(value, tuple | list):
-        return [_render_value(item, scope, promql=promql) for item in value]
+        return [_render_value(item, scope, escape) for item in value]
     if isinstance(value, dict):
-        return {key: _render_value(item, scope, promql=promql) for key, item in value.items()}
+        return {key: _render_value(item, scope, escape) for key, item in value.items()}
     return value
 
 
-def _marks_promql(annotation: Any) -> bool:
-    # `PromQL | None` hides the mark one level down.
+def escape_of(info: FieldInfo) -> Escape | None:
+    """Return how templates in a field are filled in; None = it holds none."""
+    return next((item.escape for item in info.metadata if isinstance(item, Filled)), None) or (
+        _escape_in(info.annotation)
+    )
+
+
+def _escape_in(annotation: Any) -> Escape | None:
+    # `PromQL | None` and `dict[str, PromQL]` hide the mark one level down.
+    arguments = get_args(annotation)
     if get_origin(annotation) is Annotated:
-        return any(isinstance(item, PromQLMark) for item in get_args(annotation)[1:])
-    if get_origin(annotation) in {Union, UnionType}:
-        return any(_marks_promql(argument) for argument in get_args(annotation))
-    return False
+        marks = (item.escape for item in arguments[1:] if isinstance(item, Filled))
+        return next(marks, None) or _escape_in(arguments[0])
+    found = (_escape_in(argument) for argument in arguments)
+    return next((escape for escape in found if escape is not None), None)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from statistics import median
 
-from remediator.model.playbook import Condition
+from remediator.model.spec import Condition
 
 # Design, section 4: worse = moved against the objective by more than max(10%, 2 x the MAD).
 WORSE_RATIO = 0.10
@@ -71,6 +71,31 @@ class Reading:
             ReadingStatus.ERROR: "Prometheus could not answer",
         }
         return words[self.status] + (f": {self.detail}" if self.detail else "")
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One answer of Prometheus with a number for each of several series.
+
+    Attributes:
+        query: the PromQL as sent.
+        at: when it was evaluated.
+        values: (labels, value) of each series; not finite values are left out.
+        error: why there is no answer; empty when there is one, be it without a series.
+    """
+
+    query: str
+    at: datetime
+    values: tuple[tuple[dict[str, str], float], ...] = ()
+    error: str = ""
+
+    def by(self, label: str) -> dict[str, float]:
+        """Return the values by one label; of several series with the same one, the smallest."""
+        found: dict[str, float] = {}
+        for labels, value in self.values:
+            name = labels.get(label, "")
+            found[name] = min(value, found.get(name, value))
+        return found
 
 
 class Verdict(StrEnum):

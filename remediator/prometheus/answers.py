@@ -8,6 +8,7 @@ Formats: https://prometheus.io/docs/prometheus/latest/querying/api/#expression-q
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from remediator.errors import TemporaryError
-from remediator.model.verdict import Reading, ReadingStatus
+from remediator.model.verdict import Reading, ReadingStatus, Vector
 from remediator.prometheus.fetch import one_line
 
 
@@ -51,7 +52,7 @@ class MatrixSeries(BaseModel):
     values: list[Point] = []
 
 
-class Vector(BaseModel):
+class InstantVector(BaseModel):
     """Any number of series at one time."""
 
     kind: Literal["vector"] = Field(alias="resultType")
@@ -87,7 +88,7 @@ class Success(BaseModel):
     """What comes with a 200; `warnings` say that it is partial, or that something was left out."""
 
     status: Literal["success"]
-    data: Annotated[Vector | Matrix | Scalar | String, Field(discriminator="kind")]
+    data: Annotated[InstantVector | Matrix | Scalar | String, Field(discriminator="kind")]
     warnings: list[str] = []
 
     @property
@@ -140,13 +141,13 @@ def reading_of(query: str, answer: Success, asked_at: datetime) -> Reading:
     if answer.doubt:
         return no_answer(query, asked_at, f"a partial answer: {one_line(answer.doubt)}")
     match answer.data:
-        case Scalar(result=(at, value)) | Vector(result=[VectorSeries(value=(at, value))]):
+        case Scalar(result=(at, value)) | InstantVector(result=[VectorSeries(value=(at, value))]):
             return Reading.of(query, at, value)
-        case Vector(result=[]):
+        case InstantVector(result=[]):
             return Reading(query, asked_at, ReadingStatus.EMPTY)
-        case Vector(result=[_]):
+        case InstantVector(result=[_]):
             return no_answer(query, asked_at, "the series is a native histogram, not a number")
-        case Vector(result=series):
+        case InstantVector(result=series):
             return Reading(query, asked_at, ReadingStatus.MANY, detail=f"{len(series)} series")
         case Matrix():
             words = "the query gives a range of samples; wrap it, as in avg_over_time(...)"
@@ -169,3 +170,24 @@ def readings_of(query: str, answer: Success) -> list[Reading]:
             return [Reading.of(query, at, value) for at, value in series.values]
         case _:
             return []
+
+
+def vector_of(query: str, answer: Success, asked_at: datetime) -> Vector:
+    """Return every finite number that an instant query gives, with its labels.
+
+    A number without labels (a scalar) counts as one series without labels.
+    """
+    if answer.doubt:
+        return Vector(query, asked_at, error=f"a partial answer: {one_line(answer.doubt)}")
+    match answer.data:
+        case Scalar(result=(at, value)):
+            found: list[tuple[dict[str, str], float]] = [({}, value)]
+            when = at
+        case InstantVector(result=series):
+            told = [(s.metric, s.value) for s in series if s.value is not None]
+            found = [(labels, value) for labels, (_, value) in told]
+            when = max((at for _, (at, _) in told), default=asked_at)
+        case _:
+            return Vector(query, asked_at, error="the query gives no numbers at one time")
+    finite = tuple((labels, value) for labels, value in found if math.isfinite(value))
+    return Vector(query, when, values=finite)

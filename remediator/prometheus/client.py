@@ -13,8 +13,15 @@ import httpx
 
 from remediator.clock import Clock, system_clock
 from remediator.errors import TemporaryError
-from remediator.model.verdict import Reading
-from remediator.prometheus.answers import Success, no_answer, parse, reading_of, readings_of
+from remediator.model.verdict import Reading, Vector
+from remediator.prometheus.answers import (
+    Success,
+    no_answer,
+    parse,
+    reading_of,
+    readings_of,
+    vector_of,
+)
 from remediator.prometheus.fetch import fetch, root_url
 
 # Prometheus gives up a little before we do, so that its own words for it reach us.
@@ -58,6 +65,15 @@ class PrometheusClient:
         except TemporaryError as error:
             return no_answer(promql, asked_at, str(error))
         return reading_of(promql, answer, asked_at)
+
+    async def series(self, promql: str) -> Vector:
+        """Evaluate a query now and return every series it gives, or why there is none."""
+        asked_at = self.clock()
+        try:
+            answer = await self._ask("query", {"query": promql})
+        except TemporaryError as error:
+            return Vector(query=promql, at=asked_at, error=str(error))
+        return vector_of(promql, answer, asked_at)
 
     async def history(
         self, promql: str, *, end: datetime, length: timedelta, step: timedelta

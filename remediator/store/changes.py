@@ -41,6 +41,7 @@ class NewChange:
     actuator: str
     lease: timedelta
     restore: dict[str, Any] | None
+    reverts_itself: bool = True
 
 
 def change_of(row: Row[Any]) -> HeldChange:
@@ -83,6 +84,8 @@ def hold(tx: Tx, run: Run, new: NewChange) -> int:
         "lease_until": tx.now + new.lease,
         "renew_at": tx.now + new.lease / RENEWALS_PER_LEASE,
         "restore": new.restore,
+        "priority": run.priority,
+        "reverts_itself": new.reverts_itself,
         # Whatever step back came before is judged now, once (see `_backed_off`).
         "stepped_back_at": None,
         "state": HELD,

@@ -32,6 +32,7 @@ def queue(tx: Tx, message: Message, *, run_id: int | None = None) -> bool:
             severity=message.severity,
             title=message.title,
             body=message.body,
+            dedup=message.dedup,
             run_id=run_id,
             created_at=tx.now,
             due_at=tx.now,
@@ -58,7 +59,14 @@ def take_due(tx: Tx, *, limit: int) -> list[Message]:
             .values(due_at=tx.now + wait, attempts=row.attempts + 1)
         )
     return [
-        Message(key=row.key, severity=row.severity, title=row.title, body=row.body) for row in rows
+        Message(
+            key=row.key,
+            severity=row.severity,
+            title=row.title,
+            body=row.body,
+            dedup=row.dedup,
+        )
+        for row in rows
     ]
 
 

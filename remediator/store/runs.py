@@ -51,6 +51,8 @@ class NewRun:
     target: str
     alert_id: int | None
     holds_slot: bool
+    pool: str = ""
+    proposed: bool = False
     parent_id: int | None = None
     change_id: int | None = None
     due_at: datetime | None = None

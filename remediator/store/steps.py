@@ -16,7 +16,7 @@ from sqlalchemy import Row, func, insert, select, update
 from remediator.model.playbook import Mode
 from remediator.model.run import History, Measured, Phase, Run, StepRow, StepStatus
 from remediator.model.verdict import Reading, ReadingStatus
-from remediator.store import controls, runs
+from remediator.store import approvals, controls, diagnoses, runs
 from remediator.store.database import Tx, inserted_id
 from remediator.store.tables import measurements, steps
 from remediator.store.tables import runs as runs_table
@@ -287,4 +287,6 @@ def history(tx: Tx, run_id: int) -> History:
             )
             for row in kept
         ),
+        approvals=tuple(approvals.of_run(tx, run_id)),
+        diagnosed=diagnoses.looked(tx, run_id),
     )

@@ -27,7 +27,9 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
+    true,
 )
 
 # The first and the last whole second that a datetime in UTC can be.
@@ -84,7 +86,7 @@ alerts = Table(
     Column("first_seen_at", Moment, nullable=False),
     Column("last_seen_at", Moment, nullable=False),
     Column("seen", Integer, nullable=False, default=1),
-    Column("source", String(16), nullable=False),  # webhook | reconcile
+    Column("source", String(16), nullable=False),  # webhook | reconcile | schedule
     Column("delivery_id", Integer, ForeignKey("deliveries.id", ondelete="SET NULL"), index=True),
     Column("review_at", Moment),  # when dispatch looks at it (again); NULL = no need
     Index(
@@ -114,9 +116,11 @@ runs = Table(
     Column("playbook", String(63), nullable=False),
     Column("playbook_sha", String(64), nullable=False),
     Column("plan", JSON, nullable=False),  # the playbook with every template filled in
-    Column("mode", String(16), nullable=False),
+    Column("mode", String(16), nullable=False),  # a proposal that is approved goes on as auto
+    Column("proposed", Boolean, nullable=False, default=False, server_default=false()),
     Column("priority", Integer, nullable=False),
     Column("target", Text, nullable=False),
+    Column("pool", Text, nullable=False, default="", server_default=""),
     Column("alert_id", Integer, ForeignKey("alerts.id", ondelete="SET NULL"), index=True),
     Column("parent_id", Integer),  # the run that escalated to this one
     Column("change_id", Integer),  # the change that a restore gives back
@@ -194,6 +198,33 @@ steps = Table(
     UniqueConstraint("run_id", "phase", "pc", "iteration", "call", "attempt"),
 )
 
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", Integer, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("pc", Integer, nullable=False),  # -1 = the proposal as a whole
+    Column("message", Text, nullable=False),
+    Column("asked_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False, index=True),
+    Column("decision", String(16)),  # approved | rejected | expired; NULL = open
+    Column("decided_at", Moment),
+    Column("by", Text, nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    UniqueConstraint("run_id", "pc"),
+)
+
+diagnoses = Table(
+    "diagnoses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", Integer, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("pc", Integer, nullable=False),  # -1 = before the first step
+    Column("at", Moment, nullable=False),
+    Column("seen", JSON, nullable=False),
+    UniqueConstraint("run_id", "pc"),
+)
+
 measurements = Table(
     "measurements",
     metadata,
@@ -223,6 +254,9 @@ changes = Table(
     Column("alert_id", Integer),
     Column("playbook", String(63), nullable=False),
     Column("playbook_sha", String(64), nullable=False),
+    Column("priority", Integer, nullable=False, default=0, server_default="0"),
+    # Whether the target takes the value back by itself when the lease lapses; a balancer does not.
+    Column("reverts_itself", Boolean, nullable=False, default=True, server_default=true()),
     Column("restore", JSON),  # how it is given back; NULL = the lease is left to lapse
     Column("restore_interval_s", Double),
     Column("state", String(16), nullable=False),
@@ -258,14 +292,24 @@ controls = Table(
     "controls",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("scope", String(16), nullable=False),  # all | playbook | target
+    # One of pause, kill, mode, override, pin and breaker_reset.
+    Column("kind", String(16), nullable=False, default="pause", server_default="pause"),
+    Column("scope", String(16), nullable=False),  # all | playbook | target | pool | action
     Column("name", Text, nullable=False, default=""),
+    Column("value", JSON),  # what a mode, override or pin says
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("until", Moment, nullable=False),
     Column("lifted_at", Moment),
     Column("lifted_by", Text, nullable=False, default=""),
+)
+
+schedules = Table(
+    "schedules",  # the newest slot of each schedule that some replica has taken
+    metadata,
+    Column("name", Text, primary_key=True),  # playbook, and the place of the trigger in it
+    Column("slot_at", Moment, nullable=False),
 )
 
 signs = Table(
@@ -283,6 +327,7 @@ notifications = Table(
     Column("severity", String(16), nullable=False),
     Column("title", Text, nullable=False),
     Column("body", Text, nullable=False),
+    Column("dedup", Text, nullable=False, default="", server_default=""),  # one story, one page
     Column("run_id", Integer),
     Column("created_at", Moment, nullable=False),
     Column("due_at", Moment),  # NULL once sent, or given up

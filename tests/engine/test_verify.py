@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from remediator.model.playbook import Condition
+from remediator.model.spec import Condition
 from remediator.model.verdict import (
     Baseline,
     Reading,

@@ -8,7 +8,7 @@ import pytest
 
 from remediator.language import promql
 from remediator.language.loader import load_text
-from remediator.model.playbook import ThrottleStep
+from remediator.model.step import ThrottleStep
 from tests.language.texts import playbook
 
 

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from remediator.language.loader import load_files
-from remediator.model.playbook import RestartStep
+from remediator.model.step import RestartStep
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,10 @@ from functools import partial
 from typing import Any
 
 from remediator.engine.moves import SETTINGS, Failed, Progress, Send, Wait
-from remediator.model.playbook import Condition, Mode, Playbook, Throttle
+from remediator.model.playbook import Mode, Playbook
 from remediator.model.run import Phase
+from remediator.model.spec import Condition
+from remediator.model.step import Throttle
 from remediator.model.throttle import RESTORE_BELOW
 from remediator.store import changes
 

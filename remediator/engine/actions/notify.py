@@ -6,8 +6,8 @@ from functools import partial
 
 from remediator.engine.moves import Done, Move, Progress
 from remediator.model.effect import Message
-from remediator.model.playbook import NotifyStep
 from remediator.model.run import Run
+from remediator.model.step import NotifyStep
 from remediator.store import outbox
 from remediator.store.database import Tx
 

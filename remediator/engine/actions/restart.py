@@ -26,8 +26,9 @@ from remediator.engine.moves import (
     Wait,
 )
 from remediator.engine.verify import take_baseline, verify
-from remediator.model.playbook import Mode, RestartStep
+from remediator.model.playbook import Mode
 from remediator.model.run import StepStatus
+from remediator.model.step import RestartStep
 from remediator.model.verdict import Verdict
 from remediator.store import steps
 

@@ -13,8 +13,8 @@ from functools import partial
 from remediator.engine.actions.knobs import OWNER, revert_pace
 from remediator.engine.moves import SETTINGS, Done, Failed, Move, Progress, Result, Send, Wait
 from remediator.engine.verify import next_measurement, window_of
-from remediator.model.playbook import Condition
 from remediator.model.run import HeldChange, Run
+from remediator.model.spec import Condition
 from remediator.model.throttle import step_back
 from remediator.model.verdict import ENOUGH_SAMPLES, Verdict, fresh, has_held
 from remediator.store import changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from remediator.engine.actions.knobs import refuse, set_knob
 from remediator.engine.moves import SETTINGS, Done, Failed, Inspect, Move, Progress, Result
 from remediator.engine.verify import take_baseline, verify
-from remediator.model.playbook import RetuneStep
+from remediator.model.step import RetuneStep
 
 
 def next_move(progress: Progress) -> Move:

@@ -24,7 +24,8 @@ from remediator.engine.moves import (
     Result,
 )
 from remediator.engine.verify import baseline_of, next_measurement, take_baseline, window_of
-from remediator.model.playbook import Condition, Throttle, ThrottleStep
+from remediator.model.spec import Condition
+from remediator.model.step import Throttle, ThrottleStep
 from remediator.model.throttle import FLOOR_PATIENCE, in_dead_band, step_down
 from remediator.model.verdict import (
     ENOUGH_SAMPLES,

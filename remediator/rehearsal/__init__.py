@@ -1,0 +1,1 @@
+"""Rehearsal: the same engine on scripted facts and targets, before anything acts for real."""
