@@ -21,8 +21,14 @@ from remediator.model.target import Target
 from remediator.model.verdict import Verdict
 from remediator.store.database import Tx
 
-SETTINGS = "settings"
-PROCESS = "process"
+# The roles that an actuator can have for a target.
+SETTINGS = "settings"  # the service's own tunables
+PROCESS = "process"  # its process manager
+BALANCER = "balancer"  # whoever sends it traffic
+SCALER = "scaler"  # whoever decides how many replicas serve
+SILENCES = "silences"  # Alertmanager
+ENDPOINTS = "endpoints"  # named HTTP endpoints of the configuration
+COMMANDS = "commands"  # named programs of the configuration
 
 # A piece of a transaction that is carried out together with the record of an outcome.
 InTx = Callable[[Tx, Run], object]

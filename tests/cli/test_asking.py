@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator import cli
+from remediator.cli import terminal
 from remediator.store.database import Tx
 from tests.api import rows
 from tests.api.edge import WEBHOOK, a_payload, an_alert
@@ -38,7 +38,7 @@ def a_run_for_tomorrow(tx: Tx) -> int:
 
 
 def harmless(text: str) -> bool:
-    return not cli.OBEYED.search(text.replace("\n", ""))
+    return not terminal.OBEYED.search(text.replace("\n", ""))
 
 
 def test_runs_are_listed_with_their_verdict(typed: Type, told: Listening) -> None:
@@ -109,7 +109,7 @@ def test_labels_that_mean_harm_are_shown_and_not_obeyed(typed: Type, told: Liste
 
 @given(st.text(st.characters()))
 def test_no_text_makes_a_terminal_do_anything_but_show_it(text: str) -> None:
-    shown = cli.plain(text)
+    shown = terminal.plain(text)
     assert harmless(shown.plain)
     assert "\n" not in shown.plain
     assert shown.spans == []
@@ -242,6 +242,6 @@ def test_a_token_file_that_cannot_be_used_is_named(
 
 
 def test_a_time_at_the_end_of_the_calendar_can_be_shown() -> None:
-    assert cli.clock_time(None) == "-"
+    assert terminal.clock_time(None) == "-"
     for text in ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "2026-11-22T12:00:00Z"):
-        assert cli.clock_time(text)
+        assert terminal.clock_time(text)

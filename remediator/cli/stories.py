@@ -1,0 +1,166 @@
+"""Commands that tell what happened and why: `runs`, `explain`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from remediator.cli.client import ask, ask_list
+from remediator.cli.terminal import (
+    DEFAULT_URL,
+    NO,
+    VERDICTS,
+    AsJson,
+    Url,
+    clock_time,
+    fail,
+    out,
+    plain,
+    print_json,
+    shortened,
+)
+
+
+def runs(
+    url: Url = DEFAULT_URL,
+    target: Annotated[str | None, typer.Option(help="Only this target.")] = None,
+    playbook: Annotated[str | None, typer.Option(help="Only this playbook.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+    wanted = {"target": target, "playbook": playbook, "limit": limit}
+    found = ask_list(url, "/api/v1/runs", {k: v for k, v in wanted.items() if v is not None})
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        out.print("no runs yet")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "opened", "kind", "playbook", "target", "state", "verdict", "reason"):
+        table.add_column(column, no_wrap=column != "reason")
+    for run in found:
+        verdict = run["verdict"] or ""
+        table.add_row(
+            f"R{run['id']}",
+            clock_time(run["opened_at"]),
+            plain(run["kind"]),
+            plain(run["playbook"]),
+            plain(run["target"]),
+            plain(run["state"]),
+            plain(verdict, VERDICTS.get(verdict, "")),
+            plain(run["reason"]),
+        )
+    out.print(table)
+
+
+def explain(
+    what: Annotated[str, typer.Argument(help="R12, A5, an alert's name or its fingerprint.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Say why it did, or did not: the evidence, the decisions, every step and its outcome."""
+    if what[:1] in "rR" and what[1:].isdigit():
+        run = ask(url, f"/api/v1/runs/{what[1:]}")
+        print_json(run) if as_json else tell_run(run)
+        return
+    alert_id = what[1:] if what[:1] in "aA" and what[1:].isdigit() else find_alert(url, what)
+    alert = ask(url, f"/api/v1/alerts/{alert_id}")
+    if as_json:
+        print_json(alert)
+        return
+    tell_alert(alert)
+    for run in reversed(alert["runs"]):
+        tell_run(ask(url, f"/api/v1/runs/{run['id']}"))
+
+
+def find_alert(url: str, what: str) -> str:
+    """Return the id of the newest alert with this name or fingerprint."""
+    for key in ("name", "fingerprint"):
+        found = ask_list(url, "/api/v1/alerts", {key: what, "limit": 1})
+        if found:
+            return str(found[0]["id"])
+    fail(f"no alert is called {what!r}, and none has that fingerprint", code=NO)
+
+
+def tell_alert(alert: dict[str, Any]) -> None:
+    """Print an alert and what was decided about it."""
+    labels = alert["labels"]
+    name = labels.get("alertname", alert["fingerprint"])
+    state = "firing" if alert["firing"] else f"resolved {clock_time(alert['resolved_at'])}"
+    out.print(plain(f"A{alert['id']}  {name}  {state}", "bold"))
+    rest = " ".join(f'{k}="{shortened(v)}"' for k, v in sorted(labels.items()) if k != "alertname")
+    out.print(plain(f"    {rest}"))
+    seen = f"first seen {clock_time(alert['first_seen_at'])} by {alert['source']}"
+    out.print(plain(f"    {seen}, received {alert['seen']} times"))
+    for decision in reversed(alert["decisions"]):
+        tell_decision(decision)
+
+
+def tell_decision(decision: dict[str, Any]) -> None:
+    """Print one decision with its evidence."""
+    if decision["admitted"]:
+        line = f"  + {clock_time(decision['first_at'])}  admitted: {decision['playbook']} "
+        line += f"on {decision['target']} as R{decision['run_id']}"
+    else:
+        who = decision["playbook"] or "nothing"
+        line = f"  - {clock_time(decision['first_at'])}  {who} denied: {decision['reason']}"
+        line += f": {decision['detail']}" if decision["detail"] else ""
+        line += f"  (x{decision['count']})" if decision["count"] > 1 else ""
+    out.print(plain(line))
+    readings = decision["evidence"].get("readings", [])
+    for reading in readings:
+        out.print(plain(f"      asked {reading['query']}"), plain(f"-> {reading['said']}"))
+    if "query" in decision["evidence"]:
+        out.print(plain(f"      asked {decision['evidence']['query']}"))
+
+
+def tell_run(run: dict[str, Any]) -> None:
+    """Print a run: why, every attempt and its outcome, the measurements, the end."""
+    verdict = run["verdict"] or "none yet"
+    head = f"R{run['id']}  {run['kind']} {run['playbook']} on {run['target']}  {run['state']}"
+    out.print(plain(head, style="bold"), plain(verdict, VERDICTS.get(verdict, "")))
+    parent = f", after R{run['parent_id']}" if run["parent_id"] else ""
+    mode = f"mode {run['mode']}, playbook {run['playbook_sha'][:12]}{parent}"
+    out.print(plain(f"    opened {clock_time(run['opened_at'])}, {mode}"))
+    for decision in run["decisions"]:
+        tell_decision(decision)
+    told = [(s["started_at"], step_line(s)) for s in run["steps"]]
+    told += [(m["at"], measurement_line(m)) for m in run["measurements"]]
+    for _, line in sorted(told, key=lambda item: item[0]):
+        out.print(plain(line))
+    for change in run["changes"]:
+        out.print(
+            plain(
+                f"    change: {change['knob']} at {change['value']:g}, base {change['base']:g}: "
+                f"{change['state']}"
+            )
+        )
+    if run["closed_at"]:
+        out.print(plain(f"    closed {clock_time(run['closed_at'])}: {run['reason']}"))
+    else:
+        out.print(plain(f"    next at {clock_time(run['due_at'])}: {run['reason']}"))
+    for message in run["messages"]:
+        sent = "told" if message["sent_at"] else f"not told yet ({message['error'] or 'queued'})"
+        out.print(plain(f"    {sent}: [{message['severity']}] {message['title']}"))
+
+
+def step_line(step: dict[str, Any]) -> str:
+    """Return one attempt as a line."""
+    back = "<- " if step["phase"] == "rollback" else ""
+    tries = f" (attempt {step['attempt']})" if step["attempt"] > 1 else ""
+    error = f": {step['error']}" if step["error"] else ""
+    return (
+        f"    {clock_time(step['started_at'])}  {back}{step['call']}{tries}: {step['why']} "
+        f"=> {step['status']}{error}"
+    )
+
+
+def measurement_line(measurement: dict[str, Any]) -> str:
+    """Return one measurement as a line."""
+    value = measurement["value"]
+    said = f"{value:.4g}" if value is not None else measurement["status"]
+    return f"    {clock_time(measurement['at'])}  measured ({measurement['role']}): {said}"

@@ -1,0 +1,86 @@
+"""What a person sees: lines, colours, times, and the options that several commands share.
+
+Used by every command. The surprise: no control character of a label ever reaches a terminal
+(`plain`).
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+NO = 1
+CANNOT = 2
+DEFAULT_URL = "http://127.0.0.1:8090"
+VERDICTS = {"improved": "green", "unchanged": "yellow", "worse": "red", "unknown": "magenta"}
+
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+# What a terminal obeys instead of showing it (C0, DEL, C1), what reorders or breaks a line, and
+# halves of surrogate pairs, which cannot be printed at all.
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LONGEST_LABEL = 200
+LONGEST_LINE = 4000
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Return text from anywhere as one line that a terminal only shows."""
+    shown = shortened(text, LONGEST_LINE)
+    return Text(OBEYED.sub(lambda m: m[0].encode("unicode_escape").decode(), shown), style=style)
+
+
+def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
+    """Return `text`, cut where nobody would read on; `--json` has all of it."""
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
+
+
+def whoever_runs_this() -> str:
+    """Return the user's name, or its number where it has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="YAML file; REMEDIATOR_* variables win.")
+]
+Url = Annotated[str, typer.Option(envvar="REMEDIATOR_URL", help="Where the controller listens.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
+By = Annotated[str, typer.Option(help="Who; it goes on record.", default_factory=whoever_runs_this)]
+Scope = Annotated[str, typer.Option(help="all, playbook:NAME or target:NAME.")]
+
+
+def clock_time(text: str | None) -> str:
+    """Return a moment as local time of day, with the date when it is not today."""
+    if text is None:
+        return "-"
+    try:
+        moment = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        # At the ends of the calendar there is no local time.
+        return text
+    today = datetime.now(tz=moment.tzinfo).date()
+    return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def print_json(document: Any) -> None:
+    """Print JSON, and nothing else, to standard output."""
+    typer.echo(json.dumps(document, indent=2))
+
+
+def fail(message: str, *, code: int = CANNOT) -> NoReturn:
+    """End with one line for a person."""
+    err.print(plain(f"remediator: {message}", "red"))
+    raise typer.Exit(code)
