@@ -62,10 +62,10 @@ class Playbooks:
     announced: bool = False
 
     @classmethod
-    def load(cls, settings: Settings, inventory: Inventory) -> Playbooks:
+    def load(cls, settings: Settings) -> Playbooks:
         """Read the folder; problems are reported and never stop the others."""
-        known = {t.name for t in inventory} | {t.instance for t in inventory if t.instance}
-        playbooks = cls(library=load_files([settings.playbooks], targets=known))
+        library = load_files([settings.playbooks], surroundings=settings.surroundings())
+        playbooks = cls(library=library)
         playbooks.take(playbooks.library)
         return playbooks
 
@@ -130,7 +130,7 @@ def _assemble(settings: Settings, journal: Database) -> Parts:
     pace = settings.pace()
     metrics = telemetry.Metrics()
     inventory = Inventory(_target(name, wanted) for name, wanted in settings.targets.items())
-    playbooks = Playbooks.load(settings, inventory)
+    playbooks = Playbooks.load(settings)
     web = httpx.AsyncClient(follow_redirects=False, trust_env=False)
     prometheus = PrometheusClient(settings.prometheus, client=web)
     closing = AsyncExitStack()
@@ -195,6 +195,7 @@ def _schedule(parts: Parts) -> None:
 
     every = parts.scheduler.every
     every(settings.tick_s, "dispatch", reconciler.dispatch)
+    every(settings.tick_s, "schedules", reconciler.look_by_schedule)
     every(settings.tick_s, "runs", reconciler.drive_due)
     every(settings.tick_s, "changes", reconciler.look_after_changes)
     every(settings.tick_s, "notifications", reconciler.tell)

@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from remediator.errors import ConfigurationError
+from remediator.language.surroundings import Surroundings
 from remediator.model.pace import Pace
 
 MEBIBYTE = 1024 * 1024
@@ -194,6 +195,14 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def surroundings(self) -> Surroundings:
+        """Return the names that a playbook may use."""
+        targets = self.targets.values()
+        return Surroundings(
+            targets=frozenset(self.targets) | {t.instance for t in targets if t.instance},
+            pools=frozenset(target.pool for target in targets if target.pool),
+        )
 
     def pace(self) -> Pace:
         """Return the intervals and bounds as the engine takes them."""

@@ -7,13 +7,14 @@ never be given, a trigger that every alert would pull.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from math import ceil
 
 from remediator.language import promql
 from remediator.language.finding import Finding, did_you_mean
 from remediator.language.shape import dotted
+from remediator.language.surroundings import Surroundings
 from remediator.language.templates import templates_in
 from remediator.language.text_checks import filled_query, vars_of
 from remediator.language.tree import Node
@@ -39,19 +40,19 @@ PERSON = "person"
 _ANY_VALUE = "\u2400 no label has this value"
 
 
-def check_meaning(playbook: Playbook, root: Node, targets: Collection[str]) -> list[Finding]:
+def check_meaning(playbook: Playbook, root: Node, surroundings: Surroundings) -> list[Finding]:
     """Return what is wrong or doubtful about a playbook that is valid as a model.
 
     Args:
         playbook: the model, windows filled in (`with_windows`).
         root: its text.
-        targets: the names and instances of the inventory; empty when it is not known.
+        surroundings: what the configuration knows by name.
     """
     checker = _Checker(playbook, root)
     return [
         *checker.name(),
         *checker.triggers(),
-        *checker.target(targets),
+        *checker.target(surroundings.targets),
         *checker.steps(),
         *checker.on_resolve(),
     ]
@@ -111,7 +112,7 @@ class _Checker:
                     hint='name one: alertname="DetectorSlow"',
                 )
 
-    def target(self, targets: Collection[str]) -> Iterator[Finding]:
+    def target(self, targets: frozenset[str] | None) -> Iterator[Finding]:
         text = self._playbook.target
         templates = templates_in(text)
         parts = {name[:2] for template in templates for name in template.names}
@@ -119,8 +120,10 @@ class _Checker:
         if templates and is_sound and parts <= {("alert", "annotations")}:
             message = "target must come from a label of the alert"
             yield self._at("target", message=message, hint="${{ alert.labels.instance }}")
-        if not templates and targets and text not in targets:
-            hint = did_you_mean(text, targets, otherwise=f"known: {', '.join(sorted(targets))}")
+        if not templates and targets is not None and text not in targets:
+            hint = did_you_mean(
+                text, targets, otherwise=f"known: {', '.join(sorted(targets)) or 'none'}"
+            )
             yield self._at("target", message=f"no target is called {text!r}", hint=hint)
 
     def steps(self) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ good version serving, and no file can stop another.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from remediator.language.crossing import cross_check
 from remediator.language.finding import MAX_FINDINGS, Finding
 from remediator.language.lint import check_meaning, with_windows
 from remediator.language.shape import texts_in
+from remediator.language.surroundings import NOWHERE, Surroundings
 from remediator.language.templates import templates_in
 from remediator.language.text_checks import check_texts
 from remediator.language.tree import MAX_BYTES, Node, read_tree
@@ -64,20 +65,19 @@ class Loaded:
         return node.value if node and isinstance(node.value, str) else ""
 
 
-def load_text(text: str, *, path: str, targets: Collection[str] = ()) -> Loaded:
+def load_text(text: str, *, path: str, surroundings: Surroundings = NOWHERE) -> Loaded:
     """Read one playbook. Never raises for what the text holds.
 
     Args:
         text: the YAML text.
         path: what to call it in messages.
-        targets: names and instances of the inventory; when given, a target written out must be
-            one of them.
+        surroundings: what the configuration knows by name; a playbook may name nothing else.
     """
     clean = text.removeprefix("\ufeff")
     root, findings = read_tree(clean)
     playbook = None
     if root is not None:
-        playbook, more = _build(root, targets)
+        playbook, more = _build(root, surroundings)
         findings += more
     findings.sort()
     problems = tuple(finding.as_error(path) for finding in findings if finding.fatal)[:MAX_FINDINGS]
@@ -92,7 +92,7 @@ def load_text(text: str, *, path: str, targets: Collection[str] = ()) -> Loaded:
     )
 
 
-def load_bytes(data: bytes, *, path: str, targets: Collection[str] = ()) -> Loaded:
+def load_bytes(data: bytes, *, path: str, surroundings: Surroundings = NOWHERE) -> Loaded:
     """Read one playbook from the bytes of its file. Never raises for what they are."""
     if len(data) > MAX_BYTES:
         return _unread(path, f"the file is larger than {MAX_BYTES // 1024} kB", hint="split it")
@@ -104,10 +104,10 @@ def load_bytes(data: bytes, *, path: str, targets: Collection[str] = ()) -> Load
         column = len(before.rpartition(b"\n")[2].decode("utf-8", "replace")) + 1
         hint = "save the file as UTF-8"
         return _unread(path, "not UTF-8", line=line, column=column, hint=hint)
-    return load_text(text, path=path, targets=targets)
+    return load_text(text, path=path, surroundings=surroundings)
 
 
-def load_file(path: Path, *, targets: Collection[str] = ()) -> Loaded:
+def load_file(path: Path, *, surroundings: Surroundings = NOWHERE) -> Loaded:
     """Read one playbook file. A file that cannot be read is a problem and not an exception."""
     try:
         if not path.is_file():
@@ -117,7 +117,7 @@ def load_file(path: Path, *, targets: Collection[str] = ()) -> Loaded:
     except OSError as error:
         hint = "check its permissions"
         return _unread(str(path), f"cannot be read: {error.strerror or error}", hint=hint)
-    return load_bytes(data, path=str(path), targets=targets)
+    return load_bytes(data, path=str(path), surroundings=surroundings)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Library:
 
     Attributes:
         paths: the files and directories they come from.
-        targets: names and instances of the inventory; empty when it is not known.
+        surroundings: what the configuration knows by name.
         files: every file as it is now, broken ones included, in order of their paths.
         by_name: what serves, by the playbook's name. A version here may be older than its file;
             its `status` then says so.
@@ -135,7 +135,7 @@ class Library:
     """
 
     paths: tuple[Path, ...] = ()
-    targets: frozenset[str] = frozenset()
+    surroundings: Surroundings = NOWHERE
     files: tuple[Loaded, ...] = ()
     by_name: Mapping[str, Loaded] = field(default_factory=dict)
     problems: tuple[PlaybookError, ...] = ()
@@ -147,28 +147,28 @@ class Library:
         A new or changed file serves from now on; a deleted one does not; one that was broken by
         an edit goes on serving its last good version, and says so in its `status`.
         """
-        return _assemble(self.paths, self.targets, previous=self)
+        return _assemble(self.paths, self.surroundings, previous=self)
 
 
-def load_files(paths: Iterable[Path], *, targets: Collection[str] = ()) -> Library:
+def load_files(paths: Iterable[Path], *, surroundings: Surroundings = NOWHERE) -> Library:
     """Read playbooks from files and directories.
 
     Args:
         paths: files, taken whatever they are called, and directories, searched for `*.yaml` and
             `*.yml` without looking into hidden ones.
-        targets: as for `load_text`.
+        surroundings: as for `load_text`.
     """
-    return _assemble(tuple(paths), frozenset(targets), previous=Library())
+    return _assemble(tuple(paths), surroundings, previous=Library())
 
 
-def _build(root: Node, targets: Collection[str]) -> tuple[Playbook | None, list[Finding]]:
+def _build(root: Node, surroundings: Surroundings) -> tuple[Playbook | None, list[Finding]]:
     findings = check_texts(root)
     try:
         playbook = Playbook.model_validate(root.plain())
     except ValidationError as error:
         return None, findings + complaints(error, root)
     playbook = with_windows(playbook, root)
-    findings += check_meaning(playbook, root, targets)
+    findings += check_meaning(playbook, root, surroundings)
     if not any(finding.fatal for finding in findings):
         findings += _try_out(playbook, root)
     return playbook, findings
@@ -195,8 +195,8 @@ def _unread(path: str, message: str, *, line: int = 0, column: int = 0, hint: st
     return Loaded(path=path, text="", sha256="", problems=(problem,))
 
 
-def _assemble(paths: tuple[Path, ...], targets: frozenset[str], *, previous: Library) -> Library:
-    files = tuple(load_file(path, targets=targets) for path in _found(paths))
+def _assemble(paths: tuple[Path, ...], surroundings: Surroundings, *, previous: Library) -> Library:
+    files = tuple(load_file(path, surroundings=surroundings) for path in _found(paths))
     warnings = [warning for loaded in files for warning in loaded.warnings]
     broken: dict[str, tuple[PlaybookError, ...]] = {}
     while True:
@@ -209,7 +209,7 @@ def _assemble(paths: tuple[Path, ...], targets: frozenset[str], *, previous: Lib
         broken |= told.problems
     return Library(
         paths=paths,
-        targets=targets,
+        surroundings=surroundings,
         files=now,
         by_name=MappingProxyType(serving),
         problems=tuple(problem for loaded in now for problem in loaded.problems),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from remediator.language.loader import load_file
+from remediator.language.surroundings import Surroundings
 
 HERE = Path(__file__).parent
 PLAYBOOKS = HERE.parents[1] / "playbooks"
@@ -41,5 +42,5 @@ def test_a_bad_playbook_is_refused_at_its_place_and_in_plain_words(name: str) ->
 
 @pytest.mark.parametrize("path", sorted(PLAYBOOKS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_playbook_loads_without_a_word(path: Path) -> None:
-    loaded = load_file(path, targets={"detector-1"})
+    loaded = load_file(path, surroundings=Surroundings(targets=frozenset({"detector-1"})))
     assert [str(p) for p in (*loaded.problems, *loaded.warnings)] == []

@@ -8,10 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from remediator.language.loader import Library, load_files
+from remediator.language.surroundings import Surroundings
 from remediator.language.tree import MAX_BYTES
 from tests.language.texts import escalating, playbook
 
 BROKEN = playbook("stepps: []\n")
+INVENTORY = Surroundings(targets=frozenset({"detector-1", "detector-2"}))
 
 
 def write(folder: Path, texts: Mapping[str, str]) -> None:
@@ -207,7 +209,7 @@ def test_an_edit_that_closes_a_circle_leaves_what_served_serving(tmp_path: Path)
 def test_a_target_written_out_must_be_in_the_inventory(tmp_path: Path) -> None:
     text = playbook().replace("${{ alert.labels.instance }}", "detektor-1")
     write(tmp_path, {"a.yaml": text})
-    library = load_files([tmp_path], targets={"detector-1", "detector-2"})
+    library = load_files([tmp_path], surroundings=INVENTORY)
     assert told(library, tmp_path) == [
         "a.yaml:4:1: no target is called 'detektor-1' (did you mean 'detector-1'?)"
     ]
