@@ -45,6 +45,7 @@ class Facts:
     Attributes:
         answer: a query's value: a number, EMPTY, Scalar, Raw, HANG or CUT.
         active: what Alertmanager lists, as `/api/v2/alerts` spells it; None = it is broken.
+        silences: what it lists as `/api/v2/silences`.
         polls: how often Alertmanager was asked.
         asked: every query, in order.
     """
@@ -52,6 +53,7 @@ class Facts:
     url: str
     answer: Answer = field(default=lambda _query: EMPTY)
     active: list[dict[str, Any]] | None = field(default_factory=list)
+    silences: list[dict[str, Any]] = field(default_factory=list)
     polls: int = 0
     asked: list[str] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
@@ -107,6 +109,9 @@ class _Requests(BaseHTTPRequestHandler):
         self._send(self.facts.reply(self.path, {name: v[-1] for name, v in form.items()}))
 
     def do_GET(self) -> None:
+        if "/silences" in self.path:
+            self._send(Raw(200, json.dumps(self.facts.silences).encode()))
+            return
         self.facts.polls += 1
         listed = self.facts.active
         self._send(Raw(503 if listed is None else 200, json.dumps(listed).encode()))
