@@ -61,6 +61,7 @@ class Controller:
         ours = self.reconciler
         try:
             await ours.watch()
+            await ours.look_by_schedule()
             await ours.dispatch()
             if wait:
                 await ours.idle()
@@ -192,6 +193,11 @@ class World:
             self.pace,
         )
 
+    async def list_active(self, *listed: Alert) -> None:
+        """Poll an Alertmanager that lists exactly these alerts as active."""
+        listing = intake.Listing(alerts=listed, asked_at=self.clock(), heard_at=None, complete=True)
+        await intake.observe(self.db, listing, self.pace)
+
     async def resolve(self, *known: Alert) -> None:
         """Receive a webhook that says that these are over."""
         await self.fire(*(replace(a, firing=False, ends_at=self.clock()) for a in known))
@@ -293,6 +299,10 @@ class World:
     def calls(self, run: Run | None = None) -> list[tuple[str, str]]:
         """Return (call, status) of every attempt of a run, oldest first."""
         return [(row.call, row.status.value) for row in self.steps(run)]
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return the episodes, oldest first."""
+        return self._rows(select(alerts).order_by(alerts.c.id))
 
     def decisions(self) -> list[dict[str, Any]]:
         """Return the decisions, oldest first."""

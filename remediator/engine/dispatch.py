@@ -48,7 +48,7 @@ def candidates(
     """Return what could be done about an alert, highest priority first."""
     if alert.name == WATCHDOG:
         return [Misfit("", "", Denied(Reason.WATCHDOG, "a heartbeat: its silence is the alarm"))]
-    matching = [p for p in library.values() if p.playbook.matches(alert.labels)]
+    matching = [p for p in library.values() if p.playbook.matches(alert.labels, source=alert.source)]
     if not matching:
         return [Misfit("", "", Denied(Reason.NO_PLAYBOOK, "no playbook's matchers meet it"))]
     matching.sort(key=lambda p: (-p.playbook.priority, p.playbook.name))

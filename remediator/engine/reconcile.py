@@ -17,7 +17,7 @@ from datetime import datetime
 
 import structlog
 
-from remediator.engine import settle
+from remediator.engine import schedules, settle
 from remediator.engine.actions.knobs import OWNER, revert_pace
 from remediator.engine.admission import Admission
 from remediator.engine.ports import Notifier
@@ -68,6 +68,12 @@ class Reconciler:
         for alert in await self.db.write(alerts.to_review, limit=REVIEW_LIMIT):
             await self._consider(alert)
         await self.drive_due()
+
+    async def look_by_schedule(self) -> None:
+        """Look wherever a playbook's schedule says so; what is found is decided about at once."""
+        metrics, pace = self.runner.metrics, self.runner.pace
+        if await schedules.look(self.db, metrics, self.library(), pace):
+            await self.dispatch()
 
     async def _consider(self, alert: StoredAlert) -> None:
         try:

@@ -191,15 +191,20 @@ def _apply(tx: Tx, row: StoredAlert, alert: Alert, change: Meaning) -> None:
     tx.conn.execute(update(alerts).where(alerts.c.id == row.id).values(**values))
 
 
+SCHEDULE = "schedule"
+
+
 def resolve_absent(tx: Tx, present: Sequence[str], *, not_seen_since: datetime) -> list[int]:
     """Resolve firing episodes that Alertmanager no longer lists; return their ids.
 
     Only those last heard of before `not_seen_since`, so that a webhook which raced the poll is
-    not undone by it.
+    not undone by it. What a schedule found was never listed there.
     """
     rows = tx.conn.execute(
         select(alerts.c.id, alerts.c.fingerprint).where(
-            alerts.c.firing, alerts.c.last_seen_at < not_seen_since
+            alerts.c.firing,
+            alerts.c.source != SCHEDULE,
+            alerts.c.last_seen_at < not_seen_since,
         )
     ).all()
     listed = set(present)
@@ -211,6 +216,23 @@ def resolve_absent(tx: Tx, present: Sequence[str], *, not_seen_since: datetime) 
             .values(firing=False, resolved_at=tx.now)
         )
     return gone
+
+
+def firing_from(tx: Tx, source: str) -> list[StoredAlert]:
+    """Return the firing episodes that came from one source, oldest first."""
+    rows = tx.conn.execute(
+        select(*_COLUMNS).where(alerts.c.firing, alerts.c.source == source).order_by(alerts.c.id)
+    )
+    return [_stored(row) for row in rows]
+
+
+def resolve(tx: Tx, alert_ids: Sequence[int]) -> None:
+    """Note that these episodes are over."""
+    tx.conn.execute(
+        update(alerts)
+        .where(alerts.c.id.in_(alert_ids), alerts.c.firing)
+        .values(firing=False, resolved_at=tx.now)
+    )
 
 
 def to_review(tx: Tx, *, limit: int) -> list[StoredAlert]:
