@@ -10,13 +10,14 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from remediator.language.finding import MAX_FINDINGS, Finding, did_you_mean, one_of
 from remediator.language.shape import dotted, keys_at
 from remediator.language.tree import Node
 from remediator.model.guard import GUARD_KINDS
+from remediator.model.playbook import Playbook
 from remediator.model.step import ACTION_KINDS
 
 _TAGGED = {"steps": ACTION_KINDS, "guards": GUARD_KINDS}
@@ -39,29 +40,33 @@ _NOT_BUILT = {
 }
 
 
-def complaints(error: ValidationError, root: Node) -> list[Finding]:
-    """Return what a `ValidationError` says, as findings in the text of `root`: the first of it."""
+def complaints(
+    error: ValidationError, root: Node, model: type[BaseModel] = Playbook
+) -> list[Finding]:
+    """Return what a `ValidationError` of `model` says, as findings in the text: the first of it."""
     found: dict[tuple[object, ...], Finding] = {}
     for detail in error.errors(include_url=False):
         if len(found) == MAX_FINDINGS:
             break
         path = _path(detail["loc"], root)
-        if _is_echo(detail, path, root):
+        if _is_echo(detail, path, root, model):
             continue
         # A value that fits no member of a union is complained about once for each of them.
         key = (path, detail["loc"] if detail["type"] == "missing" else None)
-        found.setdefault(key, _finding(detail, path, root))
+        found.setdefault(key, _finding(detail, path, root, model))
     return list(found.values())
 
 
-def _is_echo(detail: ErrorDetails, path: tuple[str | int, ...], root: Node) -> bool:
+def _is_echo(
+    detail: ErrorDetails, path: tuple[str | int, ...], root: Node, model: type[BaseModel]
+) -> bool:
     """Say whether a complaint only repeats another one in other words."""
     node = _descend(root, path)
     if detail["type"] == "too_short":
         # A list whose items were all refused counts as empty.
         return bool(node.value)
     if detail["type"] == "missing":
-        known = keys_at(root, path)
+        known = keys_at(root, path, model)
         unknown = [key for key in node.keys if key not in known][:MAX_FINDINGS]
         meant = {match for key in unknown for match in get_close_matches(key, known, n=1)}
         return detail["loc"][-1] in meant
@@ -70,13 +75,15 @@ def _is_echo(detail: ErrorDetails, path: tuple[str | int, ...], root: Node) -> b
     return is_template and detail["type"] != "extra_forbidden"
 
 
-def _finding(detail: ErrorDetails, path: tuple[str | int, ...], root: Node) -> Finding:
+def _finding(
+    detail: ErrorDetails, path: tuple[str | int, ...], root: Node, model: type[BaseModel]
+) -> Finding:
     node = _descend(root, path)
     kind = detail["type"]
     if kind == "missing":
-        return _missing(path, str(detail["loc"][-1]), node)
+        return _missing(path, str(detail["loc"][-1]), node, model)
     if kind == "extra_forbidden":
-        return _unknown_key(path, root)
+        return _unknown_key(path, root, model)
     if kind == "union_tag_not_found":
         return _no_kind(path, node)
     message, hint = _words(detail, node)
@@ -107,23 +114,27 @@ def _descend(root: Node, path: tuple[str | int, ...]) -> Node:
     return node if isinstance(node, Node) else root
 
 
-def _missing(path: tuple[str | int, ...], key: str, node: Node) -> Finding:
-    where = dotted(path) or "the playbook"
+def _missing(path: tuple[str | int, ...], key: str, node: Node, model: type[BaseModel]) -> Finding:
+    where = dotted(path) or f"the {_called(model)}"
     return Finding(node.line, node.column, f"{where} needs {key!r}", f"add {key}:")
 
 
-def _unknown_key(path: tuple[str | int, ...], root: Node) -> Finding:
+def _called(model: type[BaseModel]) -> str:
+    return "playbook" if model is Playbook else "file of tests"
+
+
+def _unknown_key(path: tuple[str | int, ...], root: Node, model: type[BaseModel]) -> Finding:
     *above, key = path
     parent = _descend(root, tuple(above))
     line, column = parent.keys.get(str(key), (parent.line, parent.column))
-    where = dotted(tuple(above)) or "a playbook"
+    where = dotted(tuple(above)) or f"a {_called(model)}"
     for name, kinds in _TAGGED.items():
         if above[:1] == [name] and len(above) == 2 and key in kinds:  # noqa: PLR2004 (list, index)
             first, second = [kind for kind in parent.value if kind in kinds][:2]
             message = f"{where} has both {first!r} and {second!r}"
             hint = f"begin another list item: - {second}:"
             return Finding(*parent.keys[second], message, hint)
-    keys = keys_at(root, tuple(above))
+    keys = keys_at(root, tuple(above), model)
     hint = did_you_mean(str(key), keys, otherwise=f"keys here: {', '.join(keys)}")
     return Finding(line, column, f"{where} has no key {key!r}", hint)
 

@@ -51,9 +51,10 @@ def texts_in(root: Node) -> Iterator[TextField]:
     yield from _texts(root, Playbook, (), None)
 
 
-def keys_at(root: Node, path: tuple[str | int, ...]) -> list[str]:
+def keys_at(root: Node, path: tuple[str | int, ...], top: type[BaseModel] = Playbook) -> list[str]:
     """Return the keys that a mapping at `path` may have; none when it is not one of our models."""
-    node, annotation = root, Playbook
+    node: Node = root
+    annotation: Any = top
     for part in path:
         child = _child(node, part)
         inner = _inner(_model(annotation, node), annotation, part)

@@ -128,17 +128,24 @@ class _NotAPlaybookError(Exception):
         self.finding = finding
 
 
-def read_tree(text: str) -> tuple[Node | None, list[Finding]]:
+def read_tree(
+    text: str, *, what: str = "playbook", begins: str = "apiVersion: remediator/v1"
+) -> tuple[Node | None, list[Finding]]:
     """Return the tree of a YAML text and everything that is wrong with it as YAML.
 
     The tree is None when the text cannot be read as one mapping.
+
+    Args:
+        text: the YAML text.
+        what: what it is, for messages.
+        begins: how such a text begins, for hints.
     """
     findings: list[Finding] = []
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         message = f"the file is larger than {MAX_BYTES // 1024} kB"
-        return None, [Finding(1, 1, message, "a playbook is a page; split it")]
+        return None, [Finding(1, 1, message, f"a {what} is a page; split it")]
     try:
-        return _Reader(text, findings).document(), findings
+        return _Reader(text, findings, what, begins).document(), findings
     except _NotAPlaybookError as error:
         return None, [*findings, error.finding]
     except MarkedYAMLError as error:
@@ -151,8 +158,10 @@ def read_tree(text: str) -> tuple[Node | None, list[Finding]]:
 class _Reader:
     """Turns the events of one document into nodes."""
 
-    def __init__(self, text: str, findings: list[Finding]) -> None:
+    def __init__(self, text: str, findings: list[Finding], what: str, begins: str) -> None:
         self._text = text
+        self._what = what
+        self._begins = begins
         self._findings = findings
         self._events: Iterator[Event] = iter(YAML(typ="safe", pure=True).parse(text))
 
@@ -162,17 +171,22 @@ class _Reader:
             if isinstance(event, DocumentStartEvent):
                 if root is not None:
                     raise _NotAPlaybookError(
-                        _at(event, "a second document begins here", "one playbook, one file")
+                        _at(event, "a second document begins here", f"one {self._what}, one file")
                     )
                 root = self._node(next(self._events), depth=0)
         if root is None or (root.value is None and not root.raw):
             raise _NotAPlaybookError(
-                Finding(1, 1, "the file is empty", "a playbook begins with apiVersion")
+                Finding(
+                    1,
+                    1,
+                    "the file is empty",
+                    f"a {self._what} begins with {self._begins.partition(':')[0]}",
+                )
             )
         if not isinstance(root.value, dict):
-            message = f"a playbook is a mapping of keys, this is {_kind(root.value)}"
+            message = f"a {self._what} is a mapping of keys, this is {_kind(root.value)}"
             raise _NotAPlaybookError(
-                Finding(root.line, root.column, message, "begin with apiVersion: remediator/v1")
+                Finding(root.line, root.column, message, f"begin with {self._begins}")
             )
         return root
 
