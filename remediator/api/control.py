@@ -70,8 +70,8 @@ def build_router(
     return router
 
 
-def _pause(tx: Tx, wanted: schemas.PauseIn) -> controls.Pause:
-    key = controls.add_pause(
+def _pause(tx: Tx, wanted: schemas.PauseIn) -> controls.Control:
+    return controls.add_pause(
         tx,
         scope=wanted.scope,
         name=wanted.name,
@@ -79,7 +79,6 @@ def _pause(tx: Tx, wanted: schemas.PauseIn) -> controls.Pause:
         by=wanted.by,
         length=timedelta(seconds=wanted.length_s),
     )
-    return next(pause for pause in controls.active_pauses(tx) if pause.id == key)
 
 
 def _cancel(tx: Tx, run_id: int, reason: str) -> schemas.RunOut | str | None:

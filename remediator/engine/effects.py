@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from remediator.engine.moves import Progress, Send
-from remediator.engine.ports import Actuator, MetricSource
+from remediator.engine.ports import Actuator, Looker, MetricSource
 from remediator.errors import OutcomeUnknownError, PermanentError, RefusedError, TemporaryError
 from remediator.model.effect import Call
 from remediator.model.guard import RequireGuard
@@ -45,15 +45,23 @@ REQUIRE = "require"
 
 @dataclass(frozen=True)
 class Effects:
-    """Carries out the calls of runs. It keeps nothing between two calls."""
+    """Carries out the calls of runs. It keeps nothing between two calls.
+
+    Attributes:
+        actuators: by mode, then `target/role`.
+        lookers: by `target/role`: who can show more of a target than its state.
+    """
 
     db: Database
     metrics: MetricSource
     actuators: Actuators
     pace: Pace
+    lookers: Mapping[str, Looker] = field(default_factory=dict)
 
     def _actuator(self, run: Run, target: Target, role: str) -> Actuator | None:
-        return self.actuators[run.mode].get(f"{target.name}/{role}")
+        # A proposal that nobody has approved may look, and no more.
+        mode = Mode.AUTO if run.mode is Mode.AUTO else Mode.OBSERVE
+        return self.actuators[mode].get(f"{target.name}/{role}")
 
     async def inspect(self, progress: Progress, role: str) -> Mapping[str, Any]:
         """Read the present state of the target; an `error` key when it cannot be read."""
@@ -254,6 +262,7 @@ def _intent(progress: Progress, move: Send, before: Mapping[str, Any]) -> steps.
         undo=None if move.undo is None else dict(move.undo),
         why=move.why,
         counts=move.counts,
+        knobs=tuple(move.args.get("values", ())),
     )
 
 

@@ -1,103 +1,200 @@
-"""What holds Remediator back: pauses by people, and being blind.
+"""What holds Remediator back: controls set by people, and being blind.
 
-Read inside the intent transaction, so that when a pause call returns no further forward intent can
-commit on any replica.
+A control is a row with a scope, a reason and a person. The surprise: it is read inside the
+transaction that puts an intent on record (`steps.begin`), so that when the call that set it returns
+no further forward intent can commit on any replica.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import Row, func, insert, or_, select, update
 
 from remediator.store.database import Tx, inserted_id
 from remediator.store.tables import controls, signs
 
 WATCHDOG = "watchdog"
 BLIND = "blind"
+# Names the one lock that orders controls and intents on PostgreSQL; any number will do.
+LOCK = 0x52454D45
+
+
+class Kind(StrEnum):
+    """What a control does."""
+
+    PAUSE = "pause"  # no new forward action in its scope
+    KILL = "kill"  # the kill switch
+    MODE = "mode"  # no bolder than this mode
+    OVERRIDE = "override"  # a person's decision about guards
+    PIN = "pin"  # a knob that no run moves
+    BREAKER_RESET = "breaker_reset"  # an event: what failed before it no longer counts
 
 
 @dataclass(frozen=True)
-class Pause:
-    """No new forward action in a scope, until it ends or is lifted."""
+class Control:
+    """One control.
+
+    Attributes:
+        scope: all, or what `name` names: playbook, target, pool or action.
+        value: what a mode, override, pin or breaker reset says besides.
+        until: when it ends by itself; None = when it is lifted.
+    """
 
     id: int
+    kind: Kind
     scope: str
     name: str
+    value: dict[str, Any] | None
     reason: str
     by: str
     created_at: datetime
-    until: datetime
+    until: datetime | None
+
+    def covers(
+        self, *, playbook: str, target: str, pool: str = "", actions: Iterable[str] = ()
+    ) -> bool:
+        """Say whether it holds for a playbook on a target; an empty pool is in no pool."""
+        match self.scope:
+            case "all":
+                return True
+            case "playbook":
+                return self.name == playbook
+            case "target":
+                return self.name == target
+            case "pool":
+                return bool(pool) and self.name == pool
+            case "action":
+                return self.name in set(actions)
+            case _:
+                return False
+
+    @property
+    def place(self) -> str:
+        """Its scope in words."""
+        return self.scope if self.scope == "all" else f"{self.scope} {self.name}"
+
+    @property
+    def length(self) -> str:
+        """How long it holds, in words."""
+        if self.until is None:
+            return "until it is lifted"
+        return f"until {self.until:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)
 class Blocked:
-    """Why no forward action may start: `paused` or `blind`."""
+    """Why no forward action may start: `killed`, `paused` or `blind`."""
 
     reason: str
     detail: str
 
 
-_COLUMNS = [controls.c[name] for name in Pause.__dataclass_fields__]
+_COLUMNS = [controls.c[name] for name in Control.__dataclass_fields__]
 
 
-def add_pause(tx: Tx, *, scope: str, name: str, reason: str, by: str, length: timedelta) -> int:
-    """Pause a scope: `all`, a `playbook` or a `target` by name."""
+def _control_of(row: Row[Any]) -> Control:
+    return Control(**{**row._mapping, "kind": Kind(row.kind)})
+
+
+def put(
+    tx: Tx,
+    kind: Kind,
+    *,
+    scope: str,
+    name: str,
+    reason: str,
+    by: str,
+    until: datetime | None,
+    value: dict[str, Any] | None = None,
+) -> Control:
+    """Set a control. It holds from the commit of this transaction on, on every replica."""
+    _exclude_intents(tx)
     inserted = tx.conn.execute(
         insert(controls).values(
+            kind=kind,
             scope=scope,
             name=name,
+            value=value,
             reason=reason,
             by=by,
             created_at=tx.now,
-            until=tx.now + length,
+            until=until,
         )
     )
-    return inserted_id(inserted)
+    row = tx.conn.execute(select(*_COLUMNS).where(controls.c.id == inserted_id(inserted))).one()
+    return _control_of(row)
 
 
-def lift_pauses(tx: Tx, *, scope: str, name: str, by: str) -> int:
-    """Lift the active pauses of exactly this scope; return how many there were."""
+def in_force(tx: Tx, *kinds: Kind) -> list[Control]:
+    """Return the controls in force, oldest first: of these kinds, or of every kind.
+
+    A breaker reset is an event and never in force.
+    """
+    wanted = kinds or tuple(kind for kind in Kind if kind is not Kind.BREAKER_RESET)
+    rows = tx.conn.execute(
+        select(*_COLUMNS)
+        .where(controls.c.kind.in_(wanted), controls.c.lifted_at.is_(None))
+        .where(or_(controls.c.until.is_(None), controls.c.until > tx.now))
+        .order_by(controls.c.id)
+    )
+    return [_control_of(row) for row in rows]
+
+
+def lift(tx: Tx, lifted: Iterable[Control], *, by: str) -> int:
+    """Lift these controls; return how many were still in force."""
     done = tx.conn.execute(
         update(controls)
-        .where(controls.c.scope == scope, controls.c.name == name)
-        .where(controls.c.lifted_at.is_(None), controls.c.until > tx.now)
+        .where(controls.c.id.in_([control.id for control in lifted]))
+        .where(controls.c.lifted_at.is_(None))
         .values(lifted_at=tx.now, lifted_by=by)
     )
     return int(done.rowcount)
 
 
-def active_pauses(tx: Tx) -> list[Pause]:
+def add_pause(tx: Tx, *, scope: str, name: str, reason: str, by: str, length: timedelta) -> Control:
+    """Pause a scope: `all`, or a playbook, target, pool or action kind by name."""
+    until = tx.now + length
+    return put(tx, Kind.PAUSE, scope=scope, name=name, reason=reason, by=by, until=until)
+
+
+def lift_pauses(tx: Tx, *, scope: str, name: str, by: str) -> int:
+    """Lift the active pauses of exactly this scope; return how many there were."""
+    found = [c for c in active_pauses(tx) if (c.scope, c.name) == (scope, name)]
+    return lift(tx, found, by=by)
+
+
+def active_pauses(tx: Tx) -> list[Control]:
     """Return the pauses in force."""
-    rows = tx.conn.execute(
-        select(*_COLUMNS)
-        .where(controls.c.lifted_at.is_(None), controls.c.until > tx.now)
-        .order_by(controls.c.id)
-    )
-    return [Pause(**row._mapping) for row in rows]
+    return in_force(tx, Kind.PAUSE)
 
 
-def blocked(tx: Tx, *, playbook: str, target: str) -> Blocked | None:
-    """Say why no forward action of `playbook` on `target` may start now, or None."""
-    row = tx.conn.execute(
-        select(*_COLUMNS)
-        .where(controls.c.lifted_at.is_(None), controls.c.until > tx.now)
-        .where(
-            or_(
-                controls.c.scope == "all",
-                and_(controls.c.scope == "playbook", controls.c.name == playbook),
-                and_(controls.c.scope == "target", controls.c.name == target),
-            )
-        )
-        .limit(1)
-    ).first()
-    if row is not None:
-        scope = row.scope if row.scope == "all" else f"{row.scope} {row.name}"
-        return Blocked(
-            reason="paused",
-            detail=f"{scope} is paused by {row.by} until {row.until:%H:%M:%S} UTC: {row.reason}",
-        )
+def blocked(
+    tx: Tx, *, playbook: str, target: str, pool: str = "", actions: Iterable[str] = ()
+) -> Blocked | None:
+    """Say why no forward action of `playbook` on `target` may start now, or None.
+
+    Args:
+        tx: the transaction; on PostgreSQL it keeps controls from being set until it ends.
+        playbook: its name.
+        target: its name.
+        pool: the target's pool, if it has one.
+        actions: the kinds of action in question; a pause of any of them holds it back.
+    """
+    _exclude_controls(tx)
+    kinds = frozenset(actions)
+    found = in_force(tx, Kind.KILL, Kind.PAUSE)
+    for control in sorted(found, key=lambda one: one.kind is not Kind.KILL):
+        if control.kind is Kind.KILL:
+            detail = f"the kill switch was pulled by {control.by}: {control.reason}"
+            return Blocked(reason="killed", detail=detail)
+        if control.covers(playbook=playbook, target=target, pool=pool, actions=kinds):
+            detail = f"{control.place} is paused by {control.by} {control.length}: {control.reason}"
+            return Blocked(reason="paused", detail=detail)
     blind = last_sign(tx, BLIND)
     if blind is not None:
         return Blocked(
@@ -105,6 +202,18 @@ def blocked(tx: Tx, *, playbook: str, target: str) -> Blocked | None:
             detail=f"the Watchdog alert has been silent since {blind:%H:%M:%S} UTC",
         )
     return None
+
+
+def _exclude_intents(tx: Tx) -> None:
+    # SQLite has one writer at a time. On PostgreSQL an intent that has read "nothing in force"
+    # could commit after the control did: whoever sets one waits for those, and they for it.
+    if tx.conn.dialect.name == "postgresql":
+        tx.conn.execute(select(func.pg_advisory_xact_lock(LOCK)))
+
+
+def _exclude_controls(tx: Tx) -> None:
+    if tx.conn.dialect.name == "postgresql":
+        tx.conn.execute(select(func.pg_advisory_xact_lock_shared(LOCK)))
 
 
 def give_sign(tx: Tx, name: str, *, at: datetime | None = None) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Row, func, insert, select, update
 from remediator.model.playbook import Mode
 from remediator.model.run import History, Measured, Phase, Run, StepRow, StepStatus
 from remediator.model.verdict import Reading, ReadingStatus
-from remediator.store import approvals, controls, diagnoses, runs
+from remediator.store import approvals, controls, diagnoses, overrides, runs
 from remediator.store.database import Tx, inserted_id
 from remediator.store.tables import measurements, steps
 from remediator.store.tables import runs as runs_table
@@ -33,6 +33,7 @@ class Intent:
         why: the sentence that explains it, with the figures.
         counts: whether it is a forward action that pause and budget may hold back. An intent
             that completes or takes back something half-done does not count.
+        knobs: what it would move; a pin on one of them holds it back.
     """
 
     pc: int
@@ -47,6 +48,7 @@ class Intent:
     undo: dict[str, Any] | None
     why: str
     counts: bool
+    knobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Barred:
     """The intent was refused, and nothing may be sent.
 
     Attributes:
-        reason: `stop`, `paused`, `blind`, `budget` or `slot`.
+        reason: `stop`, `killed`, `paused`, `blind`, `override`, `pinned`, `budget` or `slot`.
         detail: a sentence for a person.
     """
 
@@ -151,9 +153,9 @@ def _barred(
 ) -> Barred | None:
     if current is not None and current.stop_reason is not None:
         return Barred(reason="stop", detail=current.stop_reason)
-    blocked = controls.blocked(tx, playbook=run.playbook, target=run.target)
-    if blocked is not None:
-        return Barred(reason=blocked.reason, detail=blocked.detail)
+    held = _held_back(tx, run, intent)
+    if held is not None:
+        return held
     this = (run.id, intent.pc, intent.iteration)
     used = actions_since(tx, run.target, run.mode, per=budget.per, but=this)
     if used >= budget.actions:
@@ -161,6 +163,23 @@ def _barred(
             reason="budget",
             detail=f"{used} actions on {run.target} in the last window; {budget.actions} allowed",
         )
+    return None
+
+
+def _held_back(tx: Tx, run: Run, intent: Intent) -> Barred | None:
+    """Return which control of a person, or blindness, keeps this from being done."""
+    place = {"playbook": run.playbook, "target": run.target, "pool": run.pool}
+    blocked = controls.blocked(tx, **place, actions=(intent.action,))
+    if blocked is not None:
+        return Barred(reason=blocked.reason, detail=blocked.detail)
+    override = overrides.hands_off(tx, **place)
+    if override is not None:
+        return Barred(reason="override", detail=f"{override.by} said hands off: {override.reason}")
+    pinned = overrides.pins(tx, run.target)
+    for knob in intent.knobs:
+        if knob in pinned:
+            pin = pinned[knob]
+            return Barred(reason="pinned", detail=f"{knob} is pinned by {pin.by}: {pin.reason}")
     return None
 
 

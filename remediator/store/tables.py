@@ -300,7 +300,7 @@ controls = Table(
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
-    Column("until", Moment, nullable=False),
+    Column("until", Moment),  # NULL = until it is lifted
     Column("lifted_at", Moment),
     Column("lifted_by", Text, nullable=False, default=""),
 )

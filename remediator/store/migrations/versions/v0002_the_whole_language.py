@@ -63,3 +63,6 @@ def upgrade() -> None:
         ("notifications", sa.Column("dedup", sa.Text(), nullable=False, server_default="")),
     ):
         op.add_column(table, column)
+    # A kill switch, a pin and a mode hold until they are lifted.
+    with op.batch_alter_table("controls") as controls:
+        controls.alter_column("until", existing_type=sa.Double(), nullable=True)
