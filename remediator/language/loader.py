@@ -30,6 +30,8 @@ from remediator.model.playbook import Playbook
 from remediator.model.template import render_playbook, template_values
 
 SUFFIXES = (".yaml", ".yml")
+# Tests of playbooks lie beside them (`remediator test`) and are none.
+TEST_SUFFIXES = (".test.yaml", ".test.yml")
 SERVING = "serving"
 
 
@@ -155,7 +157,7 @@ def load_files(paths: Iterable[Path], *, surroundings: Surroundings = NOWHERE) -
 
     Args:
         paths: files, taken whatever they are called, and directories, searched for `*.yaml` and
-            `*.yml` without looking into hidden ones.
+            `*.yml` without looking into hidden ones, nor at `*.test.yaml`.
         surroundings: as for `load_text`.
     """
     return _assemble(tuple(paths), surroundings, previous=Library())
@@ -260,6 +262,8 @@ def _inside(directory: Path) -> Iterator[Path]:
         collected += [
             Path(folder) / name
             for name in names
-            if name.endswith(SUFFIXES) and not name.startswith(".")
+            if name.endswith(SUFFIXES)
+            and not name.endswith(TEST_SUFFIXES)
+            and not name.startswith(".")
         ]
     yield from sorted(collected)
