@@ -94,7 +94,7 @@ class World:
         self.inventory = Inventory(
             Target(
                 name=name,
-                instance=INSTANCE[name],
+                instance=INSTANCE.get(name, name),
                 pool="detectors",
                 actuators={SETTINGS: "detector", PROCESS: "supervisor"},
             )
