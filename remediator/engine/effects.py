@@ -132,7 +132,8 @@ class Effects:
         proves "not applied" allows another send; a look that proves "applied" is the outcome.
         """
         run = progress.run
-        allowed = progress.step.retries if move.retries is None else move.retries
+        step = progress.plan.steps[move.pc]
+        allowed = step.retries if move.retries is None else move.retries
         if move.idempotent and attempts <= allowed + 1:
             await self.db.write(
                 steps.reclassify,
@@ -144,7 +145,7 @@ class Effects:
             )
             return False
         applied = None
-        if not move.idempotent and progress.step.on_unknown is OnUnknown.PROBE:
+        if not move.idempotent and step.on_unknown is OnUnknown.PROBE:
             applied = await self._probe(progress, move, last)
         if applied is True:
             await self.db.write(_confirm, run, last.id, move, {"probed": "applied"})
@@ -176,7 +177,7 @@ class Effects:
         return await actuator.probe(progress.target, call, last.before)
 
     async def _attempt(self, progress: Progress, move: Send, before: Mapping[str, Any]) -> bool:
-        run, timeout = progress.run, progress.step.timeout
+        run, timeout = progress.run, progress.plan.steps[move.pc].timeout
         lease = max(self.pace.lease, timeout + timedelta(seconds=2 * LEASE_MARGIN_S))
         deadline = time.monotonic() + lease.total_seconds()
         begun = await self.db.write(

@@ -15,7 +15,7 @@ from typing import Any
 
 from remediator.model.pace import Pace
 from remediator.model.playbook import Playbook
-from remediator.model.run import HeldChange, History, Phase, Run, StepRow, StepStatus
+from remediator.model.run import ApprovalRow, HeldChange, History, Phase, Run, StepRow, StepStatus
 from remediator.model.step import AnyStep
 from remediator.model.target import Target
 from remediator.model.verdict import Verdict
@@ -95,12 +95,60 @@ class Send:
 
 
 @dataclass(frozen=True)
+class Diagnose:
+    """Look at everything, change nothing, and keep what was seen under this step.
+
+    Attributes:
+        pc: the step that looks; `PROPOSAL` for the look before a run's first effect.
+        queries: name: PromQL.
+        log_lines: how many last lines of the target's log.
+        within: what has not answered by then is left out, and the record says so.
+    """
+
+    pc: int
+    queries: Mapping[str, str]
+    log_lines: int
+    within: timedelta
+
+
+@dataclass(frozen=True)
 class Wait:
     """Nothing to do before `until`: let the run wait as a row."""
 
     until: datetime
     why: str
     release_slot: bool = False
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask a person and wait, without the slot, until somebody decides or nobody did in time.
+
+    Attributes:
+        pc: the step that asks; `PROPOSAL` for the run as a whole.
+    """
+
+    pc: int
+    message: str
+    within: timedelta
+
+
+@dataclass(frozen=True)
+class Readmit:
+    """Somebody decided that it goes on: ask the guards again, and take the slot.
+
+    Attributes:
+        answer: the question with its decision.
+    """
+
+    answer: ApprovalRow
+
+
+@dataclass(frozen=True)
+class Halt:
+    """The run ends here, as if it had been asked to stop for this reason."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -126,7 +174,7 @@ class Failed:
     roll_back: bool = False
 
 
-Move = Measure | MeasureBaseline | Inspect | Send | Wait | Done | Failed
+Move = Measure | MeasureBaseline | Inspect | Diagnose | Send | Wait | Ask | Readmit | Halt | Done | Failed
 
 
 @dataclass(frozen=True)
@@ -137,6 +185,7 @@ class Progress:
         plan: the playbook with its templates filled in.
         now: the database's clock.
         view: what was just read of the target, by role; an `error` key when it could not be read.
+        labels: of the run's alert: data, to be compared and never interpreted.
         alert_since: since when the run's alert fires; None when it does not.
         last_closed: when this playbook's run before this one ended on the target.
         change: the change a restore run gives back.
@@ -149,6 +198,7 @@ class Progress:
     now: datetime
     pace: Pace
     view: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     alert_since: datetime | None = None
     last_closed: datetime | None = None
     change: HeldChange | None = None

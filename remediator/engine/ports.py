@@ -1,4 +1,4 @@
-"""What the engine needs from the outside: four small protocols, declared by their consumer.
+"""What the engine needs from the outside: small protocols, declared by their consumer.
 
 `actuators/`, `prometheus/` and `notifiers/` implement them; tests use small fakes of them. The
 surprise is in the errors: an actuator answers "was it applied?" by the class it raises
@@ -44,6 +44,17 @@ class Actuator(Protocol):
             target: the target of the call.
             call: the call whose outcome is unknown.
             before: what `read` returned just before it was sent.
+        """
+
+
+class Looker(Protocol):
+    """What can be seen of a target beside its state: a step `diagnose` asks for it."""
+
+    async def look(self, target: Target, *, log_lines: int) -> Mapping[str, Any]:
+        """Return it, JSON-ready. Changes nothing.
+
+        Raises:
+            TemporaryError, PermanentError: nothing could be seen.
         """
 
 

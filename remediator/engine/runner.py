@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from remediator.engine import rollback, settle
+from remediator.engine import diagnosis, rollback, settle
 from remediator.engine.actions import next_move
 from remediator.engine.admission import Admission
 from remediator.engine.effects import Effects
 from remediator.engine.moves import (
+    Diagnose,
     Done,
     Failed,
     Inspect,
@@ -34,7 +35,7 @@ from remediator.model.playbook import Pinned, Playbook
 from remediator.model.run import HeldChange, History, Phase, Run, RunKind
 from remediator.model.step import EscalateStep
 from remediator.model.target import Inventory
-from remediator.store import alerts, changes, runs, steps
+from remediator.store import alerts, changes, diagnoses, runs, steps
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx
 
@@ -111,7 +112,12 @@ class Runner:
                     release_slot=move.release_slot,
                 )
                 return
+            elif isinstance(move, Diagnose):
+                await self._diagnose(progress, move)
             elif isinstance(move, Send):
+                look = diagnosis.first_look(progress)
+                if look is not None:
+                    await self._diagnose(progress, look)
                 if not await self.effects.send(progress, move, view.get(move.role, {})):
                     return
                 view.clear()
@@ -136,8 +142,13 @@ class Runner:
             view=view,
             alert_since=loaded.alert_since,
             last_closed=loaded.last_closed,
+            labels=loaded.alert.labels if loaded.alert else {},
             change=loaded.change,
         )
+
+    async def _diagnose(self, progress: Progress, wanted: Diagnose) -> None:
+        seen = await diagnosis.look(self.effects, progress, wanted)
+        await self.db.write(diagnoses.keep, progress.run, pc=wanted.pc, seen=seen)
 
     async def _measure(self, run: Run, move: Measure | MeasureBaseline, now: datetime) -> None:
         if isinstance(move, Measure):

@@ -9,7 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remediator.engine.actions import notify, restart, restore, retune, throttle
+from remediator.engine.actions import (
+    check,
+    clear_cache,
+    command,
+    diagnose,
+    http,
+    notify,
+    restart,
+    restore,
+    retune,
+    silence,
+    throttle,
+    wait,
+)
 from remediator.engine.moves import Done, Failed, Measure, Move, Progress
 from remediator.model.run import RunKind
 from remediator.model.step import kind_of
@@ -27,7 +40,14 @@ PLANNERS: dict[str, Callable[[Progress], Move]] = {
     "throttle": throttle.next_move,
     "retune": retune.next_move,
     "restart": restart.next_move,
+    "clear_cache": clear_cache.next_move,
+    "silence": silence.next_move,
+    "http": http.next_move,
+    "command": command.next_move,
+    "check": check.next_move,
+    "wait": wait.next_move,
     "notify": notify.next_move,
+    "diagnose": diagnose.next_move,
     "escalate_to": _skip,
 }
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from remediator.engine.moves import Done, Move, Progress
 from remediator.model.effect import Message
+from remediator.model.playbook import Mode
 from remediator.model.run import Run
 from remediator.model.step import NotifyStep
 from remediator.store import outbox
@@ -18,9 +19,11 @@ def next_move(progress: Progress) -> Move:
     if not isinstance(step, NotifyStep):
         msg = "not a notify step"
         raise TypeError(msg)
+    observing = progress.run.mode is Mode.OBSERVE
     message = Message(
         key=f"run/{progress.run.id}/{progress.run.pc}/notify",
-        severity="info",
+        # Nothing was done, so nobody has to get up for it.
+        severity="info" if observing else step.notify.severity,
         title=f"{progress.plan.name} on {progress.target.name}",
         body=step.notify.message,
     )
