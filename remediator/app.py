@@ -23,7 +23,7 @@ from remediator import telemetry
 from remediator.actuators.detector import DetectorActuator
 from remediator.actuators.observed import ObservedActuator
 from remediator.actuators.supervisor import SupervisorActuator, client_for
-from remediator.api import control, health, problems, stories, webhook
+from remediator.api import control, health, problems, stories, trust, webhook
 from remediator.api.access import Access
 from remediator.engine import intake
 from remediator.engine.admission import Admission
@@ -280,6 +280,9 @@ def _mount(app: FastAPI, parts: Parts) -> None:
         control.build_router(
             db=journal, known=known, may_read=may_read, may_write=api_access.check, poke=poke
         )
+    )
+    app.include_router(
+        trust.build_router(db=journal, library=lambda: playbooks.pinned, may_read=may_read)
     )
     app.include_router(health.build_router(db=journal, metrics=parts.metrics, ready=ready))
 

@@ -24,6 +24,7 @@ for command in (
     local.check,
     stories.runs,
     stories.explain,
+    stories.trust,
     control.pause,
     control.resume,
     control.cancel,

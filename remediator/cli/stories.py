@@ -57,6 +57,29 @@ def runs(
     out.print(table)
 
 
+def trust(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Say of each playbook what its runs came to, and which mode that supports."""
+    found = ask_list(url, "/api/v1/trust", {})
+    if as_json:
+        print_json(found)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("playbook", "mode", "improved", "95% interval", "advice", "why"):
+        table.add_column(column, no_wrap=column != "why")
+    for one in found:
+        improved = one["improved"]
+        moves = one["advice"] != one["mode"]
+        table.add_row(
+            plain(one["playbook"]),
+            one["mode"],
+            f"{improved['count']} of {improved['of']}",
+            f"{improved['low']:.0%} to {improved['high']:.0%}" if improved["of"] else "-",
+            plain(f"-> {one['advice']}" if moves else "stay", "yellow" if moves else ""),
+            plain(one["reason"]),
+        )
+    out.print(table)
+
+
 def explain(
     what: Annotated[str, typer.Argument(help="R12, A5, an alert's name or its fingerprint.")],
     url: Url = DEFAULT_URL,

@@ -245,3 +245,14 @@ def test_a_time_at_the_end_of_the_calendar_can_be_shown() -> None:
     assert terminal.clock_time(None) == "-"
     for text in ("9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "2026-11-22T12:00:00Z"):
         assert terminal.clock_time(text)
+
+
+def test_trust_says_what_a_playbooks_runs_came_to_and_which_mode_that_supports(
+    typed: Type, listening: Listening
+) -> None:
+    said = typed("trust", "--url", listening.url)
+    (line,) = [line for line in said.out.splitlines() if line.startswith("throttle")]
+    assert "0 of 0" in line
+    assert "stay" in line
+    (told,) = json.loads(typed("trust", "--json", "--url", listening.url).out)
+    assert (told["improved"]["low"], told["improved"]["high"]) == (0, 1)
