@@ -174,7 +174,19 @@ class Failed:
     roll_back: bool = False
 
 
-Move = Measure | MeasureBaseline | Inspect | Diagnose | Send | Wait | Ask | Readmit | Halt | Done | Failed
+Move = (
+    Measure
+    | MeasureBaseline
+    | Inspect
+    | Diagnose
+    | Send
+    | Wait
+    | Ask
+    | Readmit
+    | Halt
+    | Done
+    | Failed
+)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,10 @@ from typing import Any
 
 from remediator.engine.actions.knobs import OWNER
 from remediator.engine.moves import SETTINGS, Progress, Result, Send
-from remediator.engine.settle import CANCELLED, TAKE_BACK
+from remediator.engine.settle import TAKE_BACK, takes_all_back
 from remediator.model.run import Phase, Run, StepRow
-from remediator.model.verdict import Verdict
 from remediator.store import changes, steps
 from remediator.store.database import Tx
-
-
-def _everything(run: Run) -> bool:
-    asked = (run.stop_reason or "").startswith(CANCELLED)
-    return asked or run.verdict is Verdict.WORSE
 
 
 def to_take_back(progress: Progress) -> list[StepRow]:
@@ -34,7 +28,7 @@ def to_take_back(progress: Progress) -> list[StepRow]:
             continue
         if row.status not in TAKE_BACK:
             continue
-        if undo.get("lasting", False) and not _everything(progress.run):
+        if undo.get("lasting", False) and not takes_all_back(progress):
             continue
         chosen.setdefault((row.pc, row.call), row)
     return list(reversed(chosen.values()))

@@ -13,19 +13,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from remediator.engine import diagnosis, rollback, settle
+from remediator.engine import approval, diagnosis, rollback, settle
 from remediator.engine.actions import next_move
 from remediator.engine.admission import Admission
 from remediator.engine.effects import Effects
 from remediator.engine.moves import (
+    Ask,
     Diagnose,
     Done,
     Failed,
+    Halt,
     Inspect,
     Measure,
     MeasureBaseline,
     Move,
     Progress,
+    Readmit,
     Send,
     Wait,
 )
@@ -35,7 +38,7 @@ from remediator.model.playbook import Pinned, Playbook
 from remediator.model.run import HeldChange, History, Phase, Run, RunKind
 from remediator.model.step import EscalateStep
 from remediator.model.target import Inventory
-from remediator.store import alerts, changes, diagnoses, runs, steps
+from remediator.store import alerts, approvals, changes, diagnoses, runs, steps
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx
 
@@ -54,6 +57,7 @@ class Loaded:
 
 
 def _load(tx: Tx, run_id: int) -> Loaded | None:
+    approvals.expire(tx, run_id)
     run = runs.get_run(tx, run_id)
     if run is None:
         return None
@@ -100,33 +104,69 @@ class Runner:
                 gone = f"{loaded.run.target} left the inventory: nobody can reach it"
                 await self.db.write(settle.strand, loaded.run, gone, self.pace)
                 return
-            move = _decide(progress)
-            if isinstance(move, Inspect):
-                view[move.role] = await self.effects.inspect(progress, move.role)
-            elif isinstance(move, Wait):
-                await self.db.write(
-                    runs.park,
-                    loaded.run,
-                    due_at=move.until,
-                    reason=move.why,
-                    release_slot=move.release_slot,
-                )
+            if await self._carry_out(loaded, progress, _decide(progress), view, library):
                 return
-            elif isinstance(move, Diagnose):
-                await self._diagnose(progress, move)
-            elif isinstance(move, Send):
-                look = diagnosis.first_look(progress)
-                if look is not None:
-                    await self._diagnose(progress, look)
-                if not await self.effects.send(progress, move, view.get(move.role, {})):
-                    return
-                view.clear()
-            elif isinstance(move, Measure | MeasureBaseline):
-                await self._measure(loaded.run, move, loaded.now)
-            elif await self._end(loaded, progress, move, library):
-                return
-            else:
-                view.clear()
+
+    async def _carry_out(
+        self,
+        loaded: Loaded,
+        progress: Progress,
+        move: Move | list[str],
+        view: dict[str, Mapping[str, Any]],
+        library: Mapping[str, Pinned],
+    ) -> bool:
+        """Carry one move out; True when the run waits, has ended, or is no longer ours to drive."""
+        run = loaded.run
+        if isinstance(move, Inspect):
+            view[move.role] = await self.effects.inspect(progress, move.role)
+            return False
+        if isinstance(move, Diagnose):
+            await self._diagnose(progress, move)
+            return False
+        if isinstance(move, Measure | MeasureBaseline):
+            await self._measure(run, move, loaded.now)
+            return False
+        if isinstance(move, Wait):
+            await self.db.write(
+                runs.park,
+                run,
+                due_at=move.until,
+                reason=move.why,
+                release_slot=move.release_slot,
+            )
+            return True
+        if isinstance(move, Ask):
+            await self.db.write(approval.ask, run, progress.plan, move)
+            return True
+        if isinstance(move, Send):
+            return not await self._send(progress, move, view)
+        view.clear()
+        if isinstance(move, Readmit):
+            return await self._readmit(loaded, progress, move)
+        if isinstance(move, Halt):
+            await self.db.write(runs.ask_to_stop, run.id, reason=move.reason)
+            return False
+        return await self._end(loaded, progress, move, library)
+
+    async def _send(
+        self, progress: Progress, move: Send, view: dict[str, Mapping[str, Any]]
+    ) -> bool:
+        """Send one call, after a first look around; False when the run was parked instead."""
+        look = diagnosis.first_look(progress)
+        if look is not None:
+            await self._diagnose(progress, look)
+        sent = await self.effects.send(progress, move, view.get(move.role, {}))
+        view.clear()
+        return sent
+
+    async def _readmit(self, loaded: Loaded, progress: Progress, move: Readmit) -> bool:
+        """Ask the guards again for a run that was approved; True when it waits for them."""
+        denied = await self.admission.readmit(progress, loaded.alert)
+        if denied is None:
+            return False
+        return await self.db.write(
+            approval.not_admitted, loaded.run, move.answer, denied, self.pace
+        )
 
     def _progress(self, loaded: Loaded, view: Mapping[str, Mapping[str, Any]]) -> Progress | None:
         target = self.inventory.find(loaded.run.target)
@@ -177,7 +217,8 @@ class Runner:
             return await self._stopped(progress)
         # What has no undo, such as a restart that made it worse, is handed over at once.
         turn = isinstance(move, Failed) and (
-            (move.roll_back and settle.anything_done(progress)) or settle.half_done(progress)
+            ((move.roll_back or progress.plan.on_failure.undo) and settle.anything_done(progress))
+            or settle.half_done(progress)
         )
         if isinstance(move, Failed) and turn:
             await self.db.write(runs.turn_back, run, verdict=move.verdict, reason=move.reason)
@@ -198,15 +239,14 @@ class Runner:
             progress.plan.steps[following], EscalateStep
         )
         if run.kind is RunKind.RESTORE or last:
-            await self.db.write(_close_done, run, move)
-            return True
+            return await self.db.write(_close_done, run, move)
         await self.db.write(_advance_done, run, move, following)
         return False
 
     async def _stopped(self, progress: Progress) -> bool:
         run = progress.run
         reason = run.stop_reason or ""
-        everything = reason.startswith(settle.CANCELLED) and settle.anything_done(progress)
+        everything = settle.takes_all_back(progress) and settle.anything_done(progress)
         if everything or settle.half_done(progress):
             await self.db.write(runs.turn_back, run, verdict=None, reason=reason)
             return False
@@ -223,10 +263,15 @@ def _decide(progress: Progress) -> Move | list[str]:
     return next_move(progress)
 
 
-def _close_done(tx: Tx, run: Run, move: Done) -> None:
+def _close_done(tx: Tx, run: Run, move: Done) -> bool:
+    now = runs.get_run(tx, run.id)
+    if now is not None and (now.stop_reason or "").startswith(settle.TAKE_ALL_BACK):
+        # A person wants it all back, since the run was read: what is closed takes nothing back.
+        return False
     if move.on_close is not None:
         move.on_close(tx, run)
     settle.succeed(tx, run, replace(move, verdict=move.verdict or run.verdict))
+    return True
 
 
 def _advance_done(tx: Tx, run: Run, move: Done, pc: int) -> None:

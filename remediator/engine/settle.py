@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from remediator.engine import held
 from remediator.engine.admission import Admission, admit
 from remediator.engine.dispatch import Candidate, Misfit, candidate_for
 from remediator.engine.moves import Done, Failed, Progress
@@ -20,14 +21,20 @@ from remediator.model.playbook import Mode, Pinned
 from remediator.model.run import Phase, Run, RunKind, RunState, StepStatus
 from remediator.model.step import EscalateStep
 from remediator.model.verdict import Reading, Verdict
-from remediator.store import alerts, changes, outbox, runs
+from remediator.store import alerts, approvals, changes, outbox, runs
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Tx
 
 PERSON = "person"
 PREEMPTED = "preempted"
-CANCELLED = "cancelled"
+CANCELLED = "cancelled"  # a person ended this run
+STOPPED = "stopped"  # a person wants it rolled back now: this run, or a scope
+KILLED = "killed"  # the kill switch
 OUT_OF_BUDGET = "budget"
+# A person's word takes back everything the run did; any other stop only what is half-done.
+TAKE_ALL_BACK = (CANCELLED, STOPPED, KILLED, approvals.REJECTED)
+# Whoever asked for the room, or for quiet, comes first.
+NOT_AGAIN_AT_ONCE = (PREEMPTED, OUT_OF_BUDGET, approvals.UNANSWERED, *TAKE_ALL_BACK)
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,14 @@ async def find_successor(
         # Nothing was done here, so nothing may be done about its having failed.
         found = replace(found, plan=found.plan.model_copy(update={"mode": Mode.OBSERVE}))
     return Successor(candidate=found, evidence=await admission.evidence(found))
+
+
+def takes_all_back(progress: Progress) -> bool:
+    """Say whether a rollback takes settings back as well, which are leases that could live on."""
+    run = progress.run
+    if (run.stop_reason or "").startswith(TAKE_ALL_BACK) or run.verdict is Verdict.WORSE:
+        return True
+    return run.stop_reason is None and progress.plan.on_failure.undo
 
 
 def half_done(progress: Progress) -> bool:
@@ -110,24 +125,13 @@ def succeed(tx: Tx, run: Run, move: Done) -> None:
 def fail(tx: Tx, run: Run, move: Failed, successor: Successor | str, pace: Pace) -> int | None:
     """Close a failed run and hand over, in one transaction; return the run that takes over."""
     if run.kind is RunKind.RESTORE:
-        _fail_restore(tx, run, move)
+        runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=move.reason)
+        held.not_given_back(tx, run, move.reason)
         return None
     runs.close(
         tx, run, state=RunState.FAILED, verdict=move.verdict or Verdict.UNKNOWN, reason=move.reason
     )
     return hand_over(tx, run, move.reason, successor, pace)
-
-
-def _fail_restore(tx: Tx, run: Run, move: Failed) -> None:
-    change = changes.get_change(tx, run.change_id or 0)
-    runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=move.reason)
-    if change is None or change.closed_at is not None or change.state != changes.RESTORING:
-        return
-    if changes.alert_fires(tx, change.alert_id) is not None:
-        changes.set_state(tx, change.id, changes.HELD, reason=move.reason)
-        return
-    changes.close_change(tx, change.id, "expired", reason=f"left to its lease: {move.reason}")
-    _tell(tx, run, "warning", "could not be given back", move.reason)
 
 
 def hand_over(tx: Tx, run: Run, reason: str, successor: Successor | str, pace: Pace) -> int | None:
@@ -137,7 +141,7 @@ def hand_over(tx: Tx, run: Run, reason: str, successor: Successor | str, pace: P
         decision = admit(tx, successor.candidate, successor.evidence, pace, parent_id=run.id)
         if isinstance(decision, Admitted):
             _tell(tx, run, "warning", f"escalated to {successor.candidate.plan.name}", reason)
-            if successor.candidate.plan.mode is not run.mode:
+            if run.mode.acts and not successor.candidate.plan.mode.acts:
                 # It only observes, and what nobody acts on needs somebody who does.
                 _tell(tx, run, "critical", "needs a person", reason)
             return decision.run_id
@@ -189,8 +193,7 @@ def _after_stop(tx: Tx, run: Run, pace: Pace) -> None:
     if asked.startswith(OUT_OF_BUDGET):
         # It was not helped, and we may not go on: that is a person's business now.
         _tell(tx, run, "critical", "needs a person", asked)
-    if asked.startswith((PREEMPTED, OUT_OF_BUDGET, CANCELLED)) and run.alert_id is not None:
-        # Whoever asked for the room, or for quiet, comes first.
+    if asked.startswith(NOT_AGAIN_AT_ONCE) and run.alert_id is not None:
         alerts.review_again(tx, run.alert_id, after=pace.review)
     else:
         _review_soon(tx, run)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from remediator.engine import approval
 from remediator.engine.actions import (
+    approve,
     check,
     clear_cache,
     command,
@@ -46,6 +48,7 @@ PLANNERS: dict[str, Callable[[Progress], Move]] = {
     "command": command.next_move,
     "check": check.next_move,
     "wait": wait.next_move,
+    "approve": approve.next_move,
     "notify": notify.next_move,
     "diagnose": diagnose.next_move,
     "escalate_to": _skip,
@@ -56,6 +59,9 @@ def next_move(progress: Progress) -> Move:
     """Return what the run should do next, decided from the journal alone."""
     if progress.run.kind is RunKind.RESTORE:
         return restore.next_move(progress)
+    asked = approval.proposal(progress)
+    if asked is not None:
+        return asked
     return _skipped(progress) or PLANNERS[kind_of(progress.step)](progress)
 
 
