@@ -18,10 +18,18 @@ from sqlalchemy.exc import IntegrityError
 
 from remediator.errors import FencedError
 from remediator.model.playbook import Mode
-from remediator.model.run import OPEN_STATES, TRANSITIONS, Phase, Run, RunKind, RunState
+from remediator.model.run import (
+    OPEN_STATES,
+    TRANSITIONS,
+    Phase,
+    Run,
+    RunKind,
+    RunState,
+    StepStatus,
+)
 from remediator.model.verdict import Verdict
 from remediator.store.database import Tx, inserted_id
-from remediator.store.tables import fences, playbooks, runs
+from remediator.store.tables import fences, playbooks, runs, steps
 
 _COLUMNS = [runs.c[name] for name in Run.__dataclass_fields__]
 _OPEN = [state.value for state in OPEN_STATES]
@@ -236,6 +244,20 @@ def close(tx: Tx, run: Run, *, state: RunState, verdict: Verdict | None, reason:
         lease_until=None,
         closed_at=tx.now,
     )
+    _leave_no_attempt_open(tx, [run.id])
+
+
+def _leave_no_attempt_open(tx: Tx, closed: list[int]) -> None:
+    # A run can end before anybody settled the attempt of a process that died.
+    tx.conn.execute(
+        update(steps)
+        .where(steps.c.run_id.in_(closed), steps.c.status == StepStatus.STARTED)
+        .values(
+            status=StepStatus.UNKNOWN,
+            error="the process that sent it is gone, and the run ended before anybody asked",
+            ended_at=tx.now,
+        )
+    )
 
 
 def take_slot(tx: Tx, run: Run) -> bool:
@@ -323,7 +345,7 @@ def has_open_restore(tx: Tx, change_id: int) -> bool:
 
 def stop_restores(tx: Tx, change_id: int, *, reason: str) -> None:
     """Close the restore runs of a change that a remedy has just taken over."""
-    tx.conn.execute(
+    closed = tx.conn.execute(
         update(runs)
         .where(runs.c.change_id == change_id, runs.c.state == RunState.WAITING)
         .where(runs.c.kind == RunKind.RESTORE)
@@ -335,7 +357,9 @@ def stop_restores(tx: Tx, change_id: int, *, reason: str) -> None:
             owner=None,
             lease_until=None,
         )
+        .returning(runs.c.id)
     )
+    _leave_no_attempt_open(tx, [row.id for row in closed.all()])
 
 
 def count_drop(tx: Tx, run: Run) -> int:
