@@ -20,16 +20,28 @@ import structlog
 from fastapi import FastAPI, Request
 
 from remediator import telemetry
+from remediator.actuators.commands import CommandsActuator, Program
 from remediator.actuators.detector import DetectorActuator
+from remediator.actuators.endpoints import Endpoint, EndpointsActuator
 from remediator.actuators.observed import ObservedActuator
+from remediator.actuators.silences import SilencesActuator
 from remediator.actuators.supervisor import SupervisorActuator, client_for
-from remediator.api import control, health, problems, stories, trust, webhook
+from remediator.api import (
+    approvals,
+    control,
+    health,
+    overrides,
+    problems,
+    stories,
+    trust,
+    webhook,
+)
 from remediator.api.access import Access
 from remediator.engine import intake
 from remediator.engine.admission import Admission
 from remediator.engine.dispatch import WATCHDOG
 from remediator.engine.effects import Effects
-from remediator.engine.moves import PROCESS, SETTINGS
+from remediator.engine.moves import COMMANDS, ENDPOINTS, PROCESS, SETTINGS, SILENCES
 from remediator.engine.ports import Actuator, Notifier
 from remediator.engine.reconcile import Reconciler
 from remediator.engine.runner import Runner
@@ -37,13 +49,14 @@ from remediator.errors import ConfigurationError, EffectError, TemporaryError
 from remediator.language.loader import Library, load_files
 from remediator.model.effect import Message
 from remediator.model.playbook import Mode, Pinned
+from remediator.model.step import ACTION_KINDS
 from remediator.model.target import Inventory, Target
 from remediator.notifiers.log import LogNotifier
 from remediator.notifiers.webhook import WebhookNotifier
 from remediator.prometheus.alertmanager import AlertmanagerClient
 from remediator.prometheus.client import PrometheusClient
 from remediator.scheduler import Scheduler
-from remediator.settings import Settings, TargetSettings
+from remediator.settings import Settings
 from remediator.store.database import Database, moment
 
 log = structlog.get_logger(__name__)
@@ -129,14 +142,17 @@ def _assemble(settings: Settings, journal: Database) -> Parts:
     """Build the core and the adapters around it."""
     pace = settings.pace()
     metrics = telemetry.Metrics()
-    inventory = Inventory(_target(name, wanted) for name, wanted in settings.targets.items())
+    inventory = Inventory(_target(name, settings) for name in settings.targets)
     playbooks = Playbooks.load(settings)
     web = httpx.AsyncClient(follow_redirects=False, trust_env=False)
     prometheus = PrometheusClient(settings.prometheus, client=web)
     closing = AsyncExitStack()
     closing.push_async_callback(web.aclose)
     real = _actuators(settings, web, closing)
-    admission = Admission(db=journal, metrics=prometheus, inventory=inventory, pace=pace)
+    alertmanager = AlertmanagerClient(settings.alertmanager, client=web)
+    admission = Admission(
+        db=journal, metrics=prometheus, silences=alertmanager, inventory=inventory, pace=pace
+    )
     effects = Effects(
         db=journal,
         metrics=prometheus,
@@ -145,6 +161,11 @@ def _assemble(settings: Settings, journal: Database) -> Parts:
             Mode.OBSERVE: {key: ObservedActuator(actuator) for key, actuator in real.items()},
         },
         pace=pace,
+        lookers={
+            key: actuator
+            for key, actuator in real.items()
+            if isinstance(actuator, SupervisorActuator)
+        },
     )
     runner = Runner(
         db=journal,
@@ -170,7 +191,7 @@ def _assemble(settings: Settings, journal: Database) -> Parts:
         inventory=inventory,
         playbooks=playbooks,
         scheduler=Scheduler(metrics),
-        alertmanager=AlertmanagerClient(settings.alertmanager, client=web),
+        alertmanager=alertmanager,
         actuators=real,
         reconciler=reconciler,
         closing=closing,
@@ -255,7 +276,13 @@ def _mount(app: FastAPI, parts: Parts) -> None:
         }
 
     def known(scope: str) -> list[str]:
-        return list(playbooks.pinned) if scope == "playbook" else [t.name for t in inventory]
+        names = {
+            "playbook": playbooks.pinned,
+            "target": [target.name for target in inventory],
+            "pool": {target.pool for target in inventory if target.pool},
+            "action": ACTION_KINDS,
+        }
+        return list(names[scope])
 
     app.include_router(
         webhook.build_router(
@@ -282,6 +309,19 @@ def _mount(app: FastAPI, parts: Parts) -> None:
         )
     )
     app.include_router(
+        overrides.build_router(
+            db=journal,
+            inventory=inventory,
+            known=known,
+            may_read=may_read,
+            may_write=api_access.check,
+            poke=poke,
+        )
+    )
+    app.include_router(
+        approvals.build_router(db=journal, may_read=may_read, may_write=api_access.check, poke=poke)
+    )
+    app.include_router(
         trust.build_router(db=journal, library=lambda: playbooks.pinned, may_read=may_read)
     )
     app.include_router(health.build_router(db=journal, metrics=parts.metrics, ready=ready))
@@ -306,12 +346,21 @@ def _refuse_unsafe(settings: Settings) -> None:
             )
 
 
-def _target(name: str, wanted: TargetSettings) -> Target:
+def _target(name: str, settings: Settings) -> Target:
+    wanted = settings.targets[name]
     roles = {SETTINGS: "detector"}
     if wanted.supervisor is not None:
         roles[PROCESS] = "supervisor"
+    caps = {f"targets.{name}.mode": wanted.mode}
+    if wanted.pool in settings.pools:
+        caps[f"pools.{wanted.pool}.mode"] = settings.pools[wanted.pool].mode
     return Target(
-        name=name, instance=wanted.instance, job=wanted.job, pool=wanted.pool, actuators=roles
+        name=name,
+        instance=wanted.instance,
+        job=wanted.job,
+        pool=wanted.pool,
+        actuators=roles,
+        caps=caps,
     )
 
 
@@ -320,7 +369,9 @@ def _actuators(
 ) -> dict[str, Actuator]:
     """Return the adapter of each target and role, under `target/role`."""
     found: dict[str, Actuator] = {}
+    shared = _shared(settings, web)
     for name, target in settings.targets.items():
+        found |= {f"{name}/{role}": actuator for role, actuator in shared.items()}
         found[f"{name}/{SETTINGS}"] = DetectorActuator(
             target.url, client=web, token_file=target.token_file
         )
@@ -335,6 +386,23 @@ def _actuators(
                 password_file=supervisor.password_file,
             )
     return found
+
+
+def _shared(settings: Settings, web: httpx.AsyncClient) -> dict[str, Actuator]:
+    """Return the adapters that serve every target, by role."""
+    endpoints = {
+        name: Endpoint(one.url, one.token_file, one.headers_file, one.timeout_s)
+        for name, one in settings.endpoints.items()
+    }
+    programs = {
+        name: Program(one.argv, one.timeout_s, one.environment, one.not_applied_exits)
+        for name, one in settings.commands.items()
+    }
+    return {
+        ENDPOINTS: EndpointsActuator(endpoints, client=web),
+        COMMANDS: CommandsActuator(programs),
+        SILENCES: SilencesActuator(settings.alertmanager, client=web),
+    }
 
 
 def _notifier(settings: Settings, web: httpx.AsyncClient) -> Notifier:

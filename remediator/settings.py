@@ -6,10 +6,13 @@ secret, only the paths of files that do, so that it can be shown and committed.
 
 from __future__ import annotations
 
+import os
+import re
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -21,9 +24,12 @@ from pydantic_settings import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from remediator.actuators import commands
 from remediator.errors import ConfigurationError
 from remediator.language.surroundings import Surroundings
 from remediator.model.pace import Pace
+from remediator.model.spec import NAME_PATTERN
+from remediator.model.playbook import Mode
 
 MEBIBYTE = 1024 * 1024
 TEN_YEARS_S = 10 * 365 * 86400.0
@@ -66,6 +72,69 @@ class TargetSettings(_Strict):
     supervisor: SupervisorSettings | None = Field(
         default=None, description="How its process is restarted; without it, it is not."
     )
+    mode: Mode = Field(
+        default=Mode.AUTO, description="No playbook goes further than this on it: observe, propose."
+    )
+
+
+class PoolSettings(_Strict):
+    """What holds for every target of a pool."""
+
+    mode: Mode = Field(description="No playbook goes further than this on its targets.")
+
+
+class EndpointSettings(_Strict):
+    """One HTTP endpoint that a step `http` may call, by its name."""
+
+    url: str = Field(description="Absolute, without a query; a step's path is appended.")
+    token_file: Path | None = Field(default=None, description="Bearer token that is sent there.")
+    headers_file: Path | None = Field(
+        default=None, description="Lines `Name: value` that are sent there."
+    )
+    timeout_s: float = Field(
+        default=60.0, gt=0, le=600, description="Longest wait for an answer, whatever a step says."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            msg = f"{value!r} is not a URL; write it like https://autoscaler.example/api"
+            raise ValueError(msg)
+        if url.username or url.password or url.query or url.fragment:
+            msg = "a URL without user, query and fragment; secrets go into token_file, headers_file"
+            raise ValueError(msg)
+        return value
+
+
+class CommandSettings(_Strict):
+    """One program that a step `command` may run, by its name; never through a shell."""
+
+    argv: tuple[str, ...] = Field(
+        min_length=1,
+        description="The program's absolute path and its arguments; `{name}` in one is a "
+        "placeholder.",
+    )
+    timeout_s: float = Field(
+        default=60.0, gt=0, le=3600, description="It is killed after this, whatever a step says."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="All it gets beside PATH and LANG."
+    )
+    not_applied_exits: frozenset[Annotated[int, Field(ge=1, le=255)]] = Field(
+        default=frozenset(), description="Exit statuses that promise that nothing was changed."
+    )
+
+    @field_validator("argv")
+    @classmethod
+    def _can_be_run(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        commands.placeholders(value)
+        program = Path(value[0])
+        if not program.is_absolute() or not (program.is_file() and os.access(program, os.X_OK)):
+            msg = f"{value[0]!r} is not the absolute path of a program that may be run"
+            raise ValueError(msg)
+        return value
 
 
 class Settings(BaseSettings):
@@ -88,6 +157,15 @@ class Settings(BaseSettings):
     playbooks: Path = Field(default=Path("playbooks"), description="Folder of playbook files.")
     targets: dict[str, TargetSettings] = Field(
         default_factory=dict, description="The inventory: the only things a run may change."
+    )
+    pools: dict[str, PoolSettings] = Field(
+        default_factory=dict, description="What holds for the targets of a pool, by its name."
+    )
+    endpoints: dict[str, EndpointSettings] = Field(
+        default_factory=dict, description="What a step `http` may call."
+    )
+    commands: dict[str, CommandSettings] = Field(
+        default_factory=dict, description="What a step `command` may run."
     )
     webhook_token_file: Path | None = Field(
         default=None, description="Bearer token that Alertmanager sends."
@@ -167,6 +245,15 @@ class Settings(BaseSettings):
                 seen[word] = name
         return value
 
+    @model_validator(mode="after")
+    def _pools_are_known(self) -> Settings:
+        known = sorted({target.pool for target in self.targets.values()} - {""})
+        for name in self.pools:
+            if name not in known:
+                msg = f"pools: {name!r} is the pool of no target; known: {', '.join(known) or '-'}"
+                raise ValueError(msg)
+        return self
+
     @field_validator("listen")
     @classmethod
     def _is_address(cls, value: str) -> str:
@@ -174,6 +261,15 @@ class Settings(BaseSettings):
         if not separator or not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
             msg = f"{value!r} is not host:port, such as 127.0.0.1:8090"
             raise ValueError(msg)
+        return value
+
+    @field_validator("endpoints", "commands")
+    @classmethod
+    def _has_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if re.fullmatch(NAME_PATTERN, name) is None:
+                msg = f"{name!r} is not a name: a-z, 0-9 and dashes"
+                raise ValueError(msg)
         return value
 
     @property
@@ -202,6 +298,10 @@ class Settings(BaseSettings):
         return Surroundings(
             targets=frozenset(self.targets) | {t.instance for t in targets if t.instance},
             pools=frozenset(target.pool for target in targets if target.pool),
+            endpoints=frozenset(self.endpoints),
+            commands={
+                name: commands.placeholders(command.argv) for name, command in self.commands.items()
+            },
         )
 
     def pace(self) -> Pace:

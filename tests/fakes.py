@@ -25,6 +25,7 @@ from remediator.errors import (
     RefusedError,
     TemporaryError,
 )
+from remediator.model.alert import Silence
 from remediator.model.effect import Call, Message
 from remediator.model.target import Target
 from remediator.model.verdict import Reading, ReadingStatus, Vector
@@ -400,6 +401,19 @@ class FakeMetrics:
         if answer is None:
             return Reading(query=promql, at=at, status=ReadingStatus.EMPTY)
         return Reading.of(promql, at, float(answer))
+
+
+class FakeSilences:
+    """The silences that Alertmanager has."""
+
+    def __init__(self) -> None:
+        self.active: list[Silence] = []
+        self.down = False
+
+    async def silences(self) -> Sequence[Silence]:
+        if self.down:
+            raise TemporaryError("no Alertmanager answers")
+        return list(self.active)
 
 
 class FakeNotifier:

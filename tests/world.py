@@ -42,6 +42,7 @@ from tests.fakes import (
     FakeMetrics,
     FakeNotifier,
     FakeProcess,
+    FakeSilences,
 )
 from tests.journals import DeathPlan, DiedError, DyingDatabase, InlineDatabase, a_journal
 
@@ -86,6 +87,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.metrics = FakeMetrics(self.clock)
+        self.silences = FakeSilences()
         self.notifier = FakeNotifier()
         self.processes = {name: FakeProcess(self.clock) for name in self.targets}
         self.detectors = {
@@ -135,7 +137,13 @@ class World:
         """Start one more process on the same journal."""
         db = db or InlineDatabase(self.url, clock=self.clock)
         real: dict[str, Actuator] = dict(self.actuators)
-        admission = Admission(db=db, metrics=self.metrics, inventory=self.inventory, pace=self.pace)
+        admission = Admission(
+            db=db,
+            metrics=self.metrics,
+            silences=self.silences,
+            inventory=self.inventory,
+            pace=self.pace,
+        )
         effects = Effects(
             db=db,
             metrics=self.metrics,

@@ -1,32 +1,37 @@
-"""Admission: ask Prometheus first, then decide, count and claim in one transaction.
+"""Admission: ask first, then decide, count and claim in one transaction.
 
-Called by reconcile for every alert that needs a decision, and by settle for an escalation. The
-surprise: nothing is decided on what was read before the transaction except timestamped evidence,
-and that is refused when it has grown too old.
+Called by reconcile for every alert that needs a decision, by settle for an escalation, and by the
+runner for a run that waited without its slot. The surprise: nothing is decided on what was read
+before the transaction except timestamped evidence, and that is refused when it has grown too old.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from remediator.engine import notices
 from remediator.engine.dispatch import Candidate, Misfit, candidates
-from remediator.engine.guards import Facts, judge
-from remediator.engine.ports import MetricSource
+from remediator.engine.evidence import Evidence, gather
+from remediator.engine.guards import Judged, judge
+from remediator.engine.guards.facts import Facts
+from remediator.engine.guards.snapshot import snapshot, stands
+from remediator.engine.moves import Progress
+from remediator.engine.ports import MetricSource, SilenceSource
 from remediator.model.decision import Admitted, Decision, Denied, Reason
-from remediator.model.effect import Message
-from remediator.model.guard import BudgetGuard, BudgetScope, RequireGuard
 from remediator.model.pace import Pace
-from remediator.model.playbook import Mode, Pinned
-from remediator.model.run import RunKind
+from remediator.model.playbook import Lane, Mode, Pinned
+from remediator.model.run import Run, RunKind
 from remediator.model.target import Inventory
-from remediator.model.verdict import Reading
 from remediator.store import alerts as alert_rows
-from remediator.store import controls, decisions, outbox, runs, steps
+from remediator.store import decisions, guarding, overrides, runs
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx, moment
+
+# (target, lane): the playbook that was admitted there for one alert.
+_Taken = dict[tuple[str, Lane], str]
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Admission:
 
     db: Database
     metrics: MetricSource
+    silences: SilenceSource
     inventory: Inventory
     pace: Pace
 
@@ -51,7 +57,7 @@ class Admission:
             return []
         taken: list[tuple[str, Decision]] = []
         again = makes_room = False
-        admitted_on: dict[tuple[str, Mode], str] = {}
+        admitted_on: _Taken = {}
         for found in candidates(alert, library, self.inventory):
             if isinstance(found, Misfit):
                 await self._record(alert, found.playbook, found.target, found.denied)
@@ -61,8 +67,6 @@ class Admission:
             if decision is None:
                 again = True
                 continue
-            if isinstance(decision, Admitted):
-                admitted_on[found.target.name, found.plan.mode] = found.plan.name
             makes_room = makes_room or _makes_room(found, decision)
             again = again or isinstance(decision, Admitted) or decision.is_transient
             taken.append((found.plan.name, decision))
@@ -71,32 +75,56 @@ class Admission:
         await self.db.write(alert_rows.review_again, alert.id, after=after if again else None)
         return taken
 
-    async def _decide(
-        self, candidate: Candidate, admitted_on: Mapping[tuple[str, Mode], str]
-    ) -> Decision | None:
-        """Return the decision; None when a run of this mode works on the alert already."""
-        other = admitted_on.get((candidate.target.name, candidate.plan.mode))
+    async def _decide(self, candidate: Candidate, admitted_on: _Taken) -> Decision | None:
+        """Return the decision; None when a run of this lane works on the alert already."""
+        current = await self.db.read(_limited, candidate)
+        place = (current.target.name, current.plan.mode.lane)
+        other = admitted_on.get(place)
         if other is not None:
             denied = Denied(Reason.SUPERSEDED, f"{other} has a higher priority on this target")
-            await self._record(candidate.alert, candidate.plan.name, candidate.target.name, denied)
+            await self._record(current.alert, current.plan.name, current.target.name, denied)
             return denied
-        if await self.db.read(_worked_on, candidate):
+        if await self.db.read(_worked_on, current):
             return None
         early = await self.db.write(precheck, candidate, self.pace)
         if early is not None:
             return early
         evidence = await self.evidence(candidate)
-        return await self.db.write(admit, candidate, evidence, self.pace)
+        decision = await self.db.write(admit, candidate, evidence, self.pace)
+        if isinstance(decision, Admitted):
+            admitted_on[place] = current.plan.name
+        return decision
 
-    async def evidence(self, candidate: Candidate) -> dict[str, Reading]:
-        """Ask Prometheus what the candidate's guards require."""
-        queries = {g.require.query for g in candidate.plan.guards if isinstance(g, RequireGuard)}
+    async def evidence(self, candidate: Candidate) -> Evidence:
+        """Ask what the candidate's guards need to know."""
         # Aged by the journal's clock, from before the question was asked (docs/decisions/0007).
         asked_at = await self.db.read(moment)
-        return {
-            query: replace(await self.metrics.query(query), at=asked_at)
-            for query in sorted(queries)
-        }
+        return await gather(candidate.plan, self.metrics, self.silences, asked_at)
+
+    async def readmit(self, progress: Progress, alert: StoredAlert | None) -> Denied | None:
+        """Ask all guards again for a run that waited without its slot, and take the slot.
+
+        The run is not counted against itself. The decision is on record, whichever it is.
+
+        Returns:
+            None when the run holds its target's slot now; otherwise why it may not go on.
+
+        Raises:
+            FencedError: the run is no longer ours.
+        """
+        if alert is None:
+            return Denied(Reason.RESOLVED, "its alert is forgotten")
+        # The plan is filled in already: what the playbook was written like no longer matters.
+        pinned = Pinned(playbook=progress.plan, text="", sha256=progress.run.playbook_sha)
+        candidate = Candidate(
+            alert=alert,
+            pinned=pinned,
+            plan=progress.plan,
+            target=progress.target,
+            inventory=self.inventory,
+        )
+        evidence = await self.evidence(candidate)
+        return await self.db.write(readmit, candidate, evidence, self.pace, progress.run)
 
     async def _record(self, alert: StoredAlert, playbook: str, target: str, denied: Denied) -> None:
         await self.db.write(
@@ -123,106 +151,166 @@ def _needs_decision(tx: Tx, alert_id: int) -> bool:
     return True
 
 
+def _limited(tx: Tx, candidate: Candidate) -> Candidate:
+    """Return the candidate in the most careful of the modes that are allowed now."""
+    plan, target = candidate.plan, candidate.target
+    for cap in overrides.mode_caps(tx, playbook=plan.name, target=target.name, pool=target.pool):
+        why = f"{cap.by} allows {cap.scope} {cap.name} no more than {cap.mode}: {cap.reason}"
+        candidate = candidate.at_most(cap.mode, why)
+    return candidate
+
+
 def _worked_on(tx: Tx, candidate: Candidate) -> bool:
     return runs.open_remedy(tx, candidate.alert.id, candidate.plan.mode) is not None
 
 
 def precheck(tx: Tx, candidate: Candidate, pace: Pace) -> Denied | None:
     """Refuse early what needs no query."""
-    facts = _facts(tx, candidate, {}, pace)
-    denied = judge(candidate.plan, facts, pace, with_evidence=False)
-    if denied is None or _would_make_room(candidate, facts, denied):
+    candidate = _limited(tx, candidate)
+    facts = snapshot(tx, candidate, None, pace)
+    judged = judge(facts)
+    if judged.denied is None or _would_make_room(facts, judged.denied):
         return None
-    _record_in(tx, candidate, denied)
-    return denied
+    return _refuse(tx, candidate, judged)
 
 
-def _would_make_room(candidate: Candidate, facts: Facts, denied: Denied) -> bool:
+def _would_make_room(facts: Facts, denied: Denied) -> bool:
     acting = facts.acting
     return (
         denied.reason is Reason.BUSY
         and acting is not None
-        and acting.priority < candidate.plan.priority
+        and acting.priority < facts.plan.priority
     )
+
+
+def _settled(tx: Tx, facts: Facts) -> Judged:
+    """Judge for good; a less important run makes room when nothing else is in the way."""
+    judged = judge(facts)
+    if judged.denied is None or not _would_make_room(facts, judged.denied):
+        return judged
+    alone = judge(replace(facts, acting=None))
+    if alone.denied is not None:
+        return alone
+    if facts.acting is not None:
+        why = f"preempted: {facts.plan.name} has a higher priority"
+        runs.ask_to_stop(tx, facts.acting.id, reason=why)
+    return judged
 
 
 def admit(
-    tx: Tx,
-    candidate: Candidate,
-    evidence: Mapping[str, Reading],
-    pace: Pace,
-    *,
-    parent_id: int | None = None,
+    tx: Tx, candidate: Candidate, evidence: Evidence, pace: Pace, *, parent_id: int | None = None
 ) -> Decision:
-    """Decide for good: the alert, every counter, lock and pause again, then the run and its slot.
+    """Decide for good: the alert, every counter, lock and pause again, then run and slot."""
+    guarding.one_by_one(tx)
+    notices.demote(tx, candidate, stands(tx, candidate))
+    candidate = _limited(tx, candidate)
+    parent = None if parent_id is None else runs.get_run(tx, parent_id)
+    judged = _over(tx, candidate, None) or _settled(
+        tx, snapshot(tx, candidate, evidence, pace, parent=parent)
+    )
+    if judged.denied is not None:
+        return _refuse(tx, candidate, judged)
+    run_id = _open(tx, candidate, parent_id)
+    if run_id is None:
+        busy = Denied(Reason.BUSY, "another run took the target at the same moment")
+        return _refuse(tx, candidate, Judged(busy, judged.waived))
+    return _accept(tx, candidate, run_id, evidence, judged)
 
-    A run of lower priority is asked to make room only when nothing else stands in the way.
-    """
-    facts = _facts(tx, candidate, evidence, pace)
-    denied = _over(tx, candidate) or judge(candidate.plan, facts, pace, with_evidence=True)
-    if denied is not None and _would_make_room(candidate, facts, denied):
-        alone = replace(facts, acting=None)
-        denied = judge(candidate.plan, alone, pace, with_evidence=True) or denied
-        if denied.reason is Reason.BUSY and facts.acting is not None:
-            why = f"preempted: {candidate.plan.name} has a higher priority"
-            runs.ask_to_stop(tx, facts.acting.id, reason=why)
-    if denied is not None:
-        _record_in(tx, candidate, denied)
-        return denied
-    pinned = candidate.pinned
+
+def _open(tx: Tx, candidate: Candidate, parent_id: int | None) -> int | None:
+    pinned, plan, target = candidate.pinned, candidate.plan, candidate.target
     runs.keep_playbook(tx, sha256=pinned.sha256, name=pinned.playbook.name, text=pinned.text)
-    run_id = runs.open_run(
+    return runs.open_run(
         tx,
         runs.NewRun(
             kind=RunKind.REMEDY,
-            playbook=candidate.plan.name,
+            playbook=plan.name,
             playbook_sha=pinned.sha256,
-            plan=candidate.plan.model_dump(mode="json", by_alias=True),
-            mode=candidate.plan.mode,
-            priority=candidate.plan.priority,
-            target=candidate.target.name,
-            pool=candidate.target.pool,
-            proposed=candidate.plan.mode is Mode.PROPOSE,
+            plan=plan.model_dump(mode="json", by_alias=True),
+            mode=plan.mode,
+            priority=plan.priority,
+            target=target.name,
+            pool=target.pool,
+            proposed=plan.mode is Mode.PROPOSE,
             alert_id=candidate.alert.id,
-            holds_slot=True,
+            # Asking disturbs nobody; the slot is taken, past the guards again, when it is approved.
+            holds_slot=plan.mode is not Mode.PROPOSE,
             parent_id=parent_id,
         ),
     )
-    if run_id is None:
-        denied = Denied(Reason.BUSY, "another run took the target at the same moment")
-        _record_in(tx, candidate, denied)
-        return denied
-    admitted = Admitted(run_id=run_id, evidence={"readings": _told(evidence.values())})
+
+
+def readmit(
+    tx: Tx, candidate: Candidate, evidence: Evidence, pace: Pace, run: Run
+) -> Denied | None:
+    """Ask all guards again for an open run, and take the slot; None when it holds it now.
+
+    Raises:
+        FencedError: the run is no longer ours.
+    """
+    guarding.one_by_one(tx)
+    candidate = _limited(tx, candidate)
+    judged = (
+        _over(tx, candidate, run)
+        or _held_back(candidate, run)
+        or _settled(tx, snapshot(tx, candidate, evidence, pace, run=run))
+    )
+    if judged.denied is None and not run.holds_slot and not runs.take_slot(tx, run):
+        busy = Denied(Reason.BUSY, "another run took the target at the same moment")
+        judged = Judged(busy, judged.waived)
+    if judged.denied is not None:
+        return _refuse(tx, candidate, judged)
+    _accept(tx, candidate, run.id, evidence, judged)
+    return None
+
+
+def _held_back(candidate: Candidate, run: Run) -> Judged | None:
+    """Refuse a run that was asked about, when nothing may be done here any more but observe."""
+    if candidate.plan.mode.acts or not run.mode.acts:
+        return None
+    return Judged(Denied(Reason.OVERRIDE, "; ".join(candidate.careful)))
+
+
+def _over(tx: Tx, candidate: Candidate, run: Run | None) -> Judged | None:
+    """Say why there is nothing to do (any more): it is over, or another run has it."""
+    alert = alert_rows.get_alert(tx, candidate.alert.id)
+    if alert is None or not alert.firing:
+        return Judged(Denied(Reason.RESOLVED, "it was over before anything was done"))
+    other = None if run else runs.open_remedy(tx, candidate.alert.id, candidate.plan.mode)
+    if other is None:
+        return None
+    busy = f"run R{other.id} works on this alert already"
+    return Judged(Denied(Reason.BUSY, busy, {"run": other.id}))
+
+
+def _refuse(tx: Tx, candidate: Candidate, judged: Judged) -> Denied:
+    denied = judged.denied or Denied(Reason.UNKNOWN, "nobody can say why")
+    denied = replace(denied, evidence={**denied.evidence, **_besides(candidate, judged)})
+    notices.refused(tx, candidate, denied)
+    _record_in(tx, candidate, denied)
+    return denied
+
+
+def _accept(
+    tx: Tx, candidate: Candidate, run_id: int, evidence: Evidence, judged: Judged
+) -> Admitted:
+    told = {**evidence.told(), **_besides(candidate, judged)}
+    admitted = Admitted(run_id=run_id, evidence=told)
     _record_in(tx, candidate, admitted)
     return admitted
 
 
-def _over(tx: Tx, candidate: Candidate) -> Denied | None:
-    """Return why there is nothing to do (any more): it is over, or another run has it."""
-    alert = alert_rows.get_alert(tx, candidate.alert.id)
-    if alert is None or not alert.firing:
-        return Denied(Reason.RESOLVED, "it was over before anything was done")
-    other = runs.open_remedy(tx, candidate.alert.id, candidate.plan.mode)
-    if other is not None:
-        return Denied(
-            Reason.BUSY, f"run R{other.id} works on this alert already", {"run": other.id}
-        )
-    return None
+def _besides(candidate: Candidate, judged: Judged) -> dict[str, Any]:
+    """Return what else a decision rests on: who waived what, and why its mode is careful."""
+    found: dict[str, Any] = {}
+    if judged.waived:
+        found["waived"] = dict(judged.waived)
+    if candidate.careful:
+        found["mode"] = {"is": candidate.plan.mode.value, "because": list(candidate.careful)}
+    return found
 
 
 def _record_in(tx: Tx, candidate: Candidate, decision: Decision) -> None:
-    if isinstance(decision, Denied) and "actions" in decision.evidence:
-        # We may not act on this target any more for a while: that is a person's business now.
-        target = candidate.target.name
-        outbox.queue(
-            tx,
-            Message(
-                key=f"budget/{target}/{tx.now:%Y-%m-%dT%H}",
-                severity="critical",
-                title=f"{candidate.plan.name} on {target}: needs a person",
-                body=f"{candidate.alert.name} fires, and {decision.detail}.",
-            ),
-        )
     decisions.record(
         tx,
         alert_id=candidate.alert.id,
@@ -230,40 +318,3 @@ def _record_in(tx: Tx, candidate: Candidate, decision: Decision) -> None:
         target=candidate.target.name,
         decision=decision,
     )
-
-
-def _told(readings: Sequence[Reading] | Any) -> list[dict[str, Any]]:
-    return [
-        {"query": r.query, "value": r.value, "said": r.describe(), "at": r.at.isoformat()}
-        for r in readings
-    ]
-
-
-def _facts(tx: Tx, candidate: Candidate, evidence: Mapping[str, Reading], pace: Pace) -> Facts:
-    plan, target = candidate.plan, candidate.target.name
-    blocked = controls.blocked(tx, playbook=plan.name, target=target)
-    return Facts(
-        now=tx.now,
-        blocked=None if blocked is None else (Reason(blocked.reason), blocked.detail),
-        acting=runs.acting_run(tx, target, plan.mode),
-        last_closed=runs.last_closed(tx, plan.name, target, plan.mode),
-        actions=steps.actions_since(tx, target, plan.mode, per=pace.actions_per),
-        opened=_opened(tx, candidate, plan.mode),
-        evidence=evidence,
-    )
-
-
-def _opened(tx: Tx, candidate: Candidate, mode: Mode) -> dict[int, int]:
-    counts = {}
-    for place, guard in enumerate(candidate.plan.guards):
-        if not isinstance(guard, BudgetGuard):
-            continue
-        scope = guard.budget.scope
-        counts[place] = runs.count_opened(
-            tx,
-            since=tx.now - guard.budget.per,
-            mode=mode,
-            playbook=candidate.plan.name if scope is BudgetScope.PLAYBOOK else None,
-            target=candidate.target.name if scope is BudgetScope.TARGET else None,
-        )
-    return counts

@@ -7,13 +7,14 @@ playbook without a target are denials like any other, and end up on record.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from remediator.model.decision import Denied, Reason
-from remediator.model.playbook import Pinned, Playbook
+from remediator.model.playbook import Mode, Pinned, Playbook
 from remediator.model.target import Inventory, Target
 from remediator.model.template import render_playbook, render_target, template_values
-from remediator.store.alerts import StoredAlert
+from remediator.store.alerts import SCHEDULE, StoredAlert
 
 WATCHDOG = "Watchdog"
 
@@ -25,12 +26,31 @@ class Candidate:
     Attributes:
         pinned: the playbook as written.
         plan: the playbook with every template filled in for this alert and target.
+        inventory: every known target.
+        careful: why the plan's mode is more careful than the playbook says.
     """
 
     alert: StoredAlert
     pinned: Pinned
     plan: Playbook
     target: Target
+    inventory: Inventory
+    careful: tuple[str, ...] = ()
+
+    @property
+    def slot(self) -> datetime | None:
+        """The slot of the schedule that found it, when that is one that gets a single run."""
+        said = self.alert.annotations.get("slot")
+        if self.alert.source != SCHEDULE or said is None:
+            return None
+        return datetime.fromisoformat(said)
+
+    def at_most(self, mode: Mode, why: str) -> Candidate:
+        """Return the candidate with this mode, unless its own is more careful already."""
+        if self.plan.mode.at_most(mode) is self.plan.mode:
+            return self
+        plan = self.plan.model_copy(update={"mode": mode})
+        return replace(self, plan=plan, careful=(*self.careful, why))
 
 
 @dataclass(frozen=True)
@@ -48,7 +68,9 @@ def candidates(
     """Return what could be done about an alert, highest priority first."""
     if alert.name == WATCHDOG:
         return [Misfit("", "", Denied(Reason.WATCHDOG, "a heartbeat: its silence is the alarm"))]
-    matching = [p for p in library.values() if p.playbook.matches(alert.labels, source=alert.source)]
+    matching = [
+        p for p in library.values() if p.playbook.matches(alert.labels, source=alert.source)
+    ]
     if not matching:
         return [Misfit("", "", Denied(Reason.NO_PLAYBOOK, "no playbook's matchers meet it"))]
     matching.sort(key=lambda p: (-p.playbook.priority, p.playbook.name))
@@ -84,4 +106,7 @@ def candidate_for(alert: StoredAlert, pinned: Pinned, inventory: Inventory) -> C
         )
     except ValueError as error:
         return Misfit(name, target.name, Denied(Reason.TEMPLATE, str(error)))
-    return Candidate(alert=alert, pinned=pinned, plan=plan, target=target)
+    found = Candidate(alert=alert, pinned=pinned, plan=plan, target=target, inventory=inventory)
+    for setting, mode in target.caps.items():
+        found = found.at_most(mode, f"{setting} is {mode} in the configuration")
+    return found

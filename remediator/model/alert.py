@@ -42,13 +42,17 @@ class Alert:
         return self.labels.get("alertname", self.fingerprint)
 
 
+# Who makes our silences, as Alertmanager shows it.
+SILENCER = "remediator"
+
+
 @dataclass(frozen=True)
 class Silence:
     """One active silence of Alertmanager.
 
     Attributes:
         matchers: as Alertmanager writes them; all must hold.
-        created_by: who made it; ours are made by `remediator`.
+        created_by: who made it; ours are made by `SILENCER`.
     """
 
     id: str
@@ -56,6 +60,11 @@ class Silence:
     created_by: str
     comment: str
     ends_at: datetime
+
+    @property
+    def is_ours(self) -> bool:
+        """Say whether a run made it: such a one never keeps us from acting."""
+        return self.created_by == SILENCER
 
     def covers(self, labels: Mapping[str, str]) -> bool:
         """Say whether an alert with these labels is silenced by it."""

@@ -18,10 +18,17 @@ from remediator.model.duration import Duration
 from remediator.model.guard import Guard
 from remediator.model.labels import Matcher, match_all
 from remediator.model.spec import Condition, MatcherText, Name, Positive, Scalar, Spec, Words
-from remediator.model.step import AnyStep
+from remediator.model.step import AnyStep, kind_of, knobs_of
 
 # The alert name under which a schedule's findings enter the journal, before the playbook's name.
 SCHEDULED = "schedule:"
+
+
+class Lane(StrEnum):
+    """What shares slots, cooldowns, budgets and breakers."""
+
+    OBSERVE = "observe"  # touches nothing
+    REAL = "real"  # may touch targets
 
 
 class Mode(StrEnum):
@@ -35,6 +42,20 @@ class Mode(StrEnum):
     def acts(self) -> bool:
         """Say whether a run of this mode may touch its target."""
         return self is not Mode.OBSERVE
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of its runs: a proposal and the act that comes of it are one story."""
+        return Lane.REAL if self.acts else Lane.OBSERVE
+
+    @property
+    def lane_modes(self) -> tuple[Mode, ...]:
+        """Every mode of the same lane."""
+        return tuple(mode for mode in Mode if mode.lane is self.lane)
+
+    def at_most(self, other: Mode) -> Mode:
+        """Return the more careful of the two."""
+        return min(self, other, key=BOLDNESS.index)
 
 
 # From the most careful to the boldest: the more careful of two wins.
@@ -174,6 +195,16 @@ class Playbook(Spec):
     on_failure: Annotated[OnFailure, BeforeValidator(_on_failure)] = Field(
         default_factory=OnFailure, description="What happens when the run fails."
     )
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What its steps do, in order: one of `ACTION_KINDS` each."""
+        return tuple(kind_of(step) for step in self.steps)
+
+    @property
+    def knobs(self) -> frozenset[str]:
+        """The knobs that its steps would move."""
+        return frozenset(knob for step in self.steps for knob in knobs_of(step))
 
     def matches(self, labels: dict[str, str], *, source: str = "webhook") -> bool:
         """Say whether an alert with these labels, from this source, triggers this playbook.

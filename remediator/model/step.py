@@ -28,6 +28,8 @@ from remediator.model.spec import (
 )
 
 NO_UNDO: Literal["none"] = "none"
+# The name that `escalate_to` has for a human.
+PERSON = "person"
 HOUR = timedelta(hours=1)
 
 
@@ -145,7 +147,9 @@ class HttpCall(Spec):
     """One call of a named endpoint; its host, headers and secrets stand in the configuration."""
 
     endpoint: Name = Field(description="A name under `endpoints` in the configuration.")
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="POST", description="How it is called."
+    )
     path: Annotated[str, Filled(Escape.URL)] = Field(
         default="", description="Appended to the endpoint's URL; values are percent-encoded."
     )
@@ -195,7 +199,9 @@ class Notify(Spec):
     """Tell a person."""
 
     message: Words = Field(min_length=1, description="What they are told.")
-    severity: Literal["info", "warning", "critical"] = "info"
+    severity: Literal["info", "warning", "critical"] = Field(
+        default="info", description="How loudly."
+    )
 
 
 class Diagnose(Spec):
@@ -382,3 +388,18 @@ AnyStep = Annotated[
 def kind_of(step: AnyStep) -> str:
     """Return the action of a step: one of `ACTION_KINDS`."""
     return str(action_kind(step))
+
+
+def knobs_of(step: AnyStep) -> frozenset[str]:
+    """Return the knobs that a step moves; a balancer's is `weight`, a scaler's `replicas`."""
+    match step:
+        case ThrottleStep():
+            return frozenset({step.throttle.knob})
+        case RetuneStep():
+            return frozenset(step.retune.set)
+        case ShiftLoadStep():
+            return frozenset({"weight"})
+        case ScaleStep():
+            return frozenset({"replicas"})
+        case _:
+            return frozenset()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from remediator.model.playbook import Mode
+
 
 @dataclass(frozen=True)
 class Target:
@@ -21,6 +23,7 @@ class Target:
         job: its `job` label.
         pool: targets that can stand in for each other.
         actuators: which adapter serves which role: `settings` and `process`.
+        caps: the boldest modes that the configuration allows here, by the setting that says so.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Target:
     job: str = ""
     pool: str = ""
     actuators: dict[str, str] = field(default_factory=dict)
+    caps: dict[str, Mode] = field(default_factory=dict)
 
 
 class Inventory:

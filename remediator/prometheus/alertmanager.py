@@ -1,21 +1,25 @@
-"""Asks Alertmanager which alerts are active and routed to us. Made by `app`; called by reconcile.
+"""Asks Alertmanager which alerts are active and routed to us, and which silences there are.
 
-The surprise: all peers are asked and their answers merged. Peers gossip notifications and silences
-but not alerts, so one of them may not know an alert that Prometheus could not deliver to it.
+Made by `app`; called by the level reconcile and, as the engine's `SilenceSource`, by admission. The
+surprise: all peers are asked and their answers merged. Peers gossip notifications and silences but
+not alerts, so one of them may not know an alert that Prometheus could not deliver to it. And an
+alert that only a run of ours silenced still counts as active: it is not over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import httpx
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 
 from remediator.errors import ConfigurationError, TemporaryError
-from remediator.model.alert import Alert
+from remediator.model.alert import Alert, Silence
+from remediator.model.labels import Matcher
 from remediator.prometheus.fetch import fetch, one_line, origin, root_url
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -27,12 +31,11 @@ class _Status(BaseModel):
     inhibited_by: list[str] = Field(alias="inhibitedBy", default=[])
     muted_by: list[str] = Field(alias="mutedBy", default=[])
 
-    @property
-    def speaks(self) -> bool:
-        """Say whether nobody has told it to be quiet."""
-        return self.state != "suppressed" and not (
-            self.silenced_by or self.inhibited_by or self.muted_by
-        )
+    def speaks(self, ours: frozenset[str]) -> bool:
+        """Say whether nobody has told it to be quiet; `ours` are silences that do not count."""
+        if self.inhibited_by or self.muted_by or not ours.issuperset(self.silenced_by):
+            return False
+        return self.state != "suppressed" or bool(self.silenced_by)
 
 
 class _Active(BaseModel):
@@ -58,7 +61,54 @@ class _Active(BaseModel):
         )
 
 
-_ANSWER = TypeAdapter(list[_Active])
+class _Matcher(BaseModel):
+    name: str
+    value: str
+    is_regex: bool = Field(alias="isRegex")
+    is_equal: bool = Field(alias="isEqual", default=True)
+
+    def as_matcher(self) -> Matcher:
+        if self.is_regex and not _readable(self.value):
+            # Go knows expressions that Python does not. What we cannot read is taken to match.
+            return Matcher(self.name, "=~", "(?s:.*)")
+        if self.is_regex:
+            return Matcher(self.name, "=~" if self.is_equal else "!~", self.value)
+        return Matcher(self.name, "=" if self.is_equal else "!=", self.value)
+
+
+def _readable(expression: str) -> bool:
+    try:
+        re.compile(expression)
+    except re.error:
+        return False
+    return True
+
+
+class _SilenceState(BaseModel):
+    state: str
+
+
+class _Silence(BaseModel):
+    id: str
+    matchers: list[_Matcher]
+    created_by: str = Field(alias="createdBy", default="")
+    comment: str = ""
+    ends_at: AwareDatetime = Field(alias="endsAt")
+    status: _SilenceState
+
+    def as_silence(self) -> Silence:
+        return Silence(
+            id=self.id,
+            matchers=tuple(matcher.as_matcher() for matcher in self.matchers),
+            created_by=self.created_by,
+            comment=self.comment,
+            ends_at=self.ends_at,
+        )
+
+
+_ALERTS = TypeAdapter(list[_Active])
+_SILENCES = TypeAdapter(list[_Silence])
+T = TypeVar("T")
 
 
 class AlertmanagerClient:
@@ -92,44 +142,68 @@ class AlertmanagerClient:
         Raises:
             TemporaryError: no peer answered.
         """
-        answers = await asyncio.gather(*(self._try(url, receiver) for url in self.base_urls))
-        failed = [answer for answer in answers if isinstance(answer, str)]
-        if len(failed) == len(answers):
-            raise TemporaryError("no Alertmanager answered: " + "; ".join(failed))
-        found = [answer for answer in answers if not isinstance(answer, str)]
+        found, failed = await self._of_all(lambda url: self._active(url, receiver))
         return [active.as_alert() for active in _newest(found)], failed
 
-    async def _try(self, base_url: str, receiver: str) -> list[_Active] | str:
-        try:
-            return await self._ask(base_url, receiver)
-        except TemporaryError as error:
-            return str(error)
+    async def silences(self) -> list[Silence]:
+        """Return the active silences, one for each id.
 
-    async def _ask(self, base_url: str, receiver: str) -> list[_Active]:
-        request = self.client.build_request(
-            "GET",
-            f"{base_url}/api/v2/alerts",
-            params={
-                "receiver": f"^{re.escape(receiver)}$",
-                "active": "true",
-                "silenced": "false",
-                "inhibited": "false",
-            },
-            timeout=self.timeout_s,
-        )
+        One peer that answers is enough: peers tell each other of silences.
+
+        Raises:
+            TemporaryError: no peer answered.
+        """
+        found, _ = await self._of_all(self._silences)
+        return list({one.id: one for answer in found for one in answer}.values())
+
+    async def _of_all(self, ask: Callable[[str], Awaitable[T]]) -> tuple[list[T], list[str]]:
+        """Ask every peer; return what was answered, and why the others did not."""
+
+        async def attempt(url: str) -> T | TemporaryError:
+            try:
+                return await ask(url)
+            except TemporaryError as error:
+                return error
+
+        answers = await asyncio.gather(*(attempt(url) for url in self.base_urls))
+        failed = [str(answer) for answer in answers if isinstance(answer, TemporaryError)]
+        if len(failed) == len(answers):
+            raise TemporaryError("no Alertmanager answered: " + "; ".join(failed))
+        return [a for a in answers if not isinstance(a, TemporaryError)], failed
+
+    async def _active(self, base_url: str, receiver: str) -> list[_Active]:
+        asked = {
+            "receiver": f"^{re.escape(receiver)}$",
+            "active": "true",
+            "silenced": "true",
+            "inhibited": "false",
+        }
+        listed = await self._get(f"{base_url}/api/v2/alerts", asked, _ALERTS)
+        ours: frozenset[str] = frozenset()
+        if any(alert.status.silenced_by for alert in listed):
+            ours = frozenset(one.id for one in await self._silences(base_url) if one.is_ours)
+        return [alert for alert in listed if alert.status.speaks(ours)]
+
+    async def _silences(self, base_url: str) -> list[Silence]:
+        # Alertmanager 0.25 knows no filter by state: it lists the expired ones of days.
+        listed = await self._get(f"{base_url}/api/v2/silences", {}, _SILENCES)
+        return [one.as_silence() for one in listed if one.status.state == "active"]
+
+    async def _get(self, url: str, params: dict[str, str], answer: TypeAdapter[T]) -> T:
+        request = self.client.build_request("GET", url, params=params, timeout=self.timeout_s)
         where = origin(request.url)
         response = await fetch(self.client, request, timeout_s=self.timeout_s)
         if response.status_code != httpx.codes.OK:
             raise TemporaryError(f"{where}: HTTP {response.status_code}: {one_line(response.text)}")
         try:
-            alerts = _ANSWER.validate_json(response.content)
+            return answer.validate_json(response.content)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "the body"
+            what = "alerts" if url.endswith("alerts") else "silences"
             raise TemporaryError(
-                f"{where}: not a list of alerts: {place}: {first['msg']}"
+                f"{where}: not a list of {what}: {place}: {first['msg']}"
             ) from error
-        return [alert for alert in alerts if alert.status.speaks]
 
 
 def _newest(answers: Iterable[Iterable[_Active]]) -> list[_Active]:

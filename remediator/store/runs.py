@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, case, exists, func, insert, literal, or_, select, update
+from sqlalchemy import Row, case, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -292,20 +292,33 @@ def get_run(tx: Tx, run_id: int) -> Run | None:
     return None if row is None else run_of(row)
 
 
+def open_remedies(tx: Tx) -> list[Run]:
+    """Return the remedies that are not over, oldest first."""
+    rows = tx.conn.execute(
+        select(*_COLUMNS)
+        .where(runs.c.kind == RunKind.REMEDY, runs.c.state.in_(_OPEN))
+        .order_by(runs.c.id)
+    )
+    return [run_of(row) for row in rows]
+
+
 def acting_run(tx: Tx, target: str, mode: Mode) -> Run | None:
-    """Return the run that holds the target's slot, or None."""
+    """Return the run that holds the target's slot in the lane of `mode`, or None."""
     row = tx.conn.execute(
-        select(*_COLUMNS).where(runs.c.target == target, runs.c.mode == mode, runs.c.holds_slot)
+        select(*_COLUMNS)
+        .where(runs.c.target == target, runs.c.mode.in_(mode.lane_modes), runs.c.holds_slot)
+        .limit(1)
     ).first()
     return None if row is None else run_of(row)
 
 
 def open_remedy(tx: Tx, alert_id: int, mode: Mode) -> Run | None:
-    """Return the open run of this mode that the alert caused, or None."""
+    """Return the open run in the lane of `mode` that the alert caused, or None."""
     row = tx.conn.execute(
         select(*_COLUMNS)
         .where(runs.c.alert_id == alert_id, runs.c.kind == RunKind.REMEDY)
-        .where(runs.c.mode == mode, runs.c.state.in_(_OPEN))
+        .where(runs.c.mode.in_(mode.lane_modes), runs.c.state.in_(_OPEN))
+        .limit(1)
     ).first()
     return None if row is None else run_of(row)
 
@@ -316,31 +329,31 @@ def last_closed(tx: Tx, playbook: str, target: str, mode: Mode) -> datetime | No
         select(func.max(runs.c.closed_at)).where(
             runs.c.playbook == playbook,
             runs.c.target == target,
-            runs.c.mode == mode,
+            runs.c.mode.in_(mode.lane_modes),
             runs.c.kind == RunKind.REMEDY,
         )
     ).scalar_one()
     return value
 
 
-def count_opened(
-    tx: Tx, *, since: datetime, mode: Mode, playbook: str | None = None, target: str | None = None
-) -> int:
-    """Count the remedies opened since then, of one playbook or target or of all."""
-    statement = select(func.count()).where(
-        runs.c.opened_at > since, runs.c.mode == mode, runs.c.kind == RunKind.REMEDY
+def open_restore(tx: Tx, change_id: int) -> int | None:
+    """Return the open restore run of this change, or None."""
+    found: int | None = tx.conn.execute(
+        select(runs.c.id)
+        .where(runs.c.change_id == change_id, runs.c.state.in_(_OPEN))
+        .where(runs.c.kind == RunKind.RESTORE)
+    ).scalar()
+    return found
+
+
+def hasten_restore(tx: Tx, change_id: int) -> None:
+    """Let the open restore run of this change go on at once, also when it was asked to stop."""
+    tx.conn.execute(
+        update(runs)
+        .where(runs.c.change_id == change_id, runs.c.state.in_(_OPEN))
+        .where(runs.c.kind == RunKind.RESTORE)
+        .values(due_at=tx.now, stop_reason=None)
     )
-    if playbook is not None:
-        statement = statement.where(runs.c.playbook == playbook)
-    if target is not None:
-        statement = statement.where(runs.c.target == target)
-    return int(tx.conn.execute(statement).scalar_one())
-
-
-def has_open_restore(tx: Tx, change_id: int) -> bool:
-    """Say whether a restore run already works on this change."""
-    condition = and_(runs.c.change_id == change_id, runs.c.state.in_(_OPEN))
-    return bool(tx.conn.execute(select(exists().where(condition))).scalar_one())
 
 
 def stop_restores(tx: Tx, change_id: int, *, reason: str) -> None:

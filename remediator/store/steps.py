@@ -194,7 +194,7 @@ def actions_since(
     rows = tx.conn.execute(
         select(steps.c.run_id, steps.c.pc, steps.c.iteration)
         .join(runs_table, runs_table.c.id == steps.c.run_id)
-        .where(runs_table.c.target == target, runs_table.c.mode == mode)
+        .where(runs_table.c.target == target, runs_table.c.mode.in_(mode.lane_modes))
         .where(runs_table.c.kind == "remedy", steps.c.phase == Phase.FORWARD)
         .where(steps.c.started_at > tx.now - per)
         .distinct()
