@@ -28,8 +28,8 @@ from remediator.actuators import commands
 from remediator.errors import ConfigurationError
 from remediator.language.surroundings import Surroundings
 from remediator.model.pace import Pace
-from remediator.model.spec import NAME_PATTERN
 from remediator.model.playbook import Mode
+from remediator.model.spec import NAME_PATTERN
 
 MEBIBYTE = 1024 * 1024
 TEN_YEARS_S = 10 * 365 * 86400.0

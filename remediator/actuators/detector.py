@@ -12,6 +12,7 @@ Verbs and their arguments:
     drain     owner, reason, lease_s
     undrain   owner, reason
     canary    none; answers {ok, iou, seconds}
+    clear_cache  owner, reason; answers what it freed
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ VERBS = {
     "drain": _Verb("POST", "/v1/drain", needs=_WHO | {"lease_s"}),
     "undrain": _Verb("DELETE", "/v1/drain", needs=_WHO),
     "canary": _Verb("POST", "/v1/canary"),
+    "clear_cache": _Verb("POST", "/v1/cache/clear", needs=_WHO),
 }
 _LOAD = ("inflight", "queued", "oldest_age_s")
 _NOT_IN_BODY = frozenset({"knob", "if_generation"})
@@ -134,7 +136,7 @@ class DetectorActuator:
                     return ours is (call.verb == "drain")
         except EffectError:
             return None
-        # A canary leaves no trace, so doing it again is harmless.
+        # A canary or an empty cache leaves no trace, so doing it again is harmless.
         return False
 
     async def _authorization(self) -> dict[str, str]:

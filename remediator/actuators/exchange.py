@@ -35,7 +35,6 @@ REFUSALS = {
     413: "too_large",
     422: "invalid",
 }
-LATER = frozenset({429, 503})
 
 
 @dataclass(frozen=True)
@@ -182,11 +181,11 @@ def result_of(answer: Answer, *, refuses_before_applying: bool) -> Answer:
 
     Args:
         answer: as received.
-        refuses_before_applying: whether this kind of target promises that its 429 and 503 come
-            before anything was applied. Without the promise a 503 may come from half-way.
+        refuses_before_applying: whether this kind of target promises that its 503 comes before
+            anything was applied. Without the promise a 503 may come from half-way.
 
     Raises:
-        TemporaryError: 429 or 503 from a target that gives the promise.
+        TemporaryError: 429, or 503 from a target that gives the promise.
         RefusedError: the target understood and said no.
         PermanentError: any other answer below 500.
         OutcomeUnknownError: any other answer from 500 on.
@@ -198,7 +197,8 @@ def result_of(answer: Answer, *, refuses_before_applying: bool) -> Answer:
 
 def _raise_for(answer: Answer, *, refuses_before_applying: bool) -> NoReturn:
     message = f"{answer.url} answered {answer.status}: {excerpt(answer)}"
-    if answer.status in LATER and refuses_before_applying:
+    later = answer.status == HTTPStatus.SERVICE_UNAVAILABLE and refuses_before_applying
+    if later or answer.status == HTTPStatus.TOO_MANY_REQUESTS:
         raise TemporaryError(message, retry_after=answer.retry_after_s)
     if answer.status in REFUSALS:
         detail = answer.json_object() or {}
@@ -213,5 +213,10 @@ def excerpt(answer: Answer, limit: int = 200) -> str:
     """Return what the body says, on one line of at most `limit` characters."""
     said = (answer.json_object() or {}).get("error")
     text = said if isinstance(said, str) else answer.body.decode("utf-8", "replace")
-    line = " ".join(text.split())
+    line = " ".join(plain(text).split())
     return line[:limit] or "(no text)"
+
+
+def plain(text: str) -> str:
+    """Return what others said without its control characters: it is kept, and shown to people."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)

@@ -22,7 +22,7 @@ from xml.parsers.expat import ExpatError
 
 import httpx
 
-from remediator.actuators.exchange import Request, excerpt, exchange, result_of
+from remediator.actuators.exchange import Request, excerpt, exchange, plain, result_of
 from remediator.actuators.secretfile import read_secret
 from remediator.errors import (
     EffectError,
@@ -50,9 +50,14 @@ FAULTS = {
     70: "not_running",
 }
 SHUTDOWN_STATE = 6
+# What it says of a log that was never written, or that goes into the other one.
+NO_LOG = frozenset({"no_file", "failed"})
 POLL_S = 0.1
-TAIL_BYTES = 2000
+# The logs of a program, in the order in which they explain a death.
+LOGS = ("Stderr", "Stdout")
 TAIL_LINES = 10
+# What a line of a log takes, generously; so much of its end is read.
+LINE_BYTES = 200
 
 
 def client_for(server_url: str) -> httpx.AsyncClient:
@@ -106,6 +111,26 @@ class SupervisorActuator:
             PermanentError: it does not know the program, or refuses us.
         """
         return await self._info(self.read_timeout_s)
+
+    async def look(self, target: Target, *, log_lines: int) -> Mapping[str, Any]:  # noqa: ARG002 - as read
+        """Return `{"stderr": [line], "stdout": [line]}`: the ends of the program's logs.
+
+        A log that it does not have is left out.
+
+        Raises:
+            TemporaryError: supervisord did not answer.
+            PermanentError: it refuses us.
+        """
+        seen: dict[str, list[str]] = {}
+        for name in LOGS if log_lines else ():
+            try:
+                seen[name.lower()] = await self._last_lines(name, log_lines)
+            except RefusedError as error:
+                if error.reason not in NO_LOG:
+                    raise
+            except OutcomeUnknownError as error:
+                raise TemporaryError(str(error)) from error
+        return seen
 
     async def send(self, target: Target, call: Call) -> Mapping[str, Any]:  # noqa: ARG002 - as read
         """Stop or start the program and wait until that is so.
@@ -237,16 +262,20 @@ class SupervisorActuator:
         return f"{self.program} was started and is {now['state']}: {said}{note}{last}"
 
     async def _log_tail(self) -> str:
-        for log in ("readProcessStderrLog", "readProcessStdoutLog"):
+        for name in LOGS:
             try:
-                text = await self._call(
-                    log, self.program, -TAIL_BYTES, 0, timeout_s=self.read_timeout_s
-                )
+                lines = await self._last_lines(name, TAIL_LINES)
             except EffectError:
                 continue
-            if str(text).strip():
-                return "\n".join(str(text).strip().splitlines()[-TAIL_LINES:])
+            if lines:
+                return "\n".join(lines)
         return ""
+
+    async def _last_lines(self, name: str, count: int) -> list[str]:
+        length = count * LINE_BYTES
+        method = f"readProcess{name}Log"
+        text = await self._call(method, self.program, -length, 0, timeout_s=self.read_timeout_s)
+        return plain(str(text)).strip().splitlines()[-count:]
 
     async def _call(self, method: str, *params: Any, timeout_s: float) -> Any:
         """Make one XML-RPC call and return its value.

@@ -93,6 +93,7 @@ async def test_set_carries_the_key_the_fence_and_the_whole_lease(client: httpx.A
         ("drain", {**WHO, "lease_s": 300}, ("POST", "/v1/drain"), {**WHO, "lease_s": 300}),
         ("undrain", WHO, ("DELETE", "/v1/drain"), WHO),
         ("canary", {}, ("POST", "/v1/canary"), {}),
+        ("clear_cache", WHO, ("POST", "/v1/cache/clear"), WHO),
     ],
 )
 async def test_each_verb_goes_where_the_contract_says(
@@ -296,13 +297,16 @@ async def test_probing_a_drain_looks_for_our_drain(
         assert await actuator.probe(TARGET, call("undrain", WHO), {}) is not drained
 
 
-async def test_a_canary_is_always_worth_another_look(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize(("verb", "args"), [("canary", {}), ("clear_cache", WHO)])
+async def test_what_leaves_no_trace_may_always_be_done_again(
+    client: httpx.AsyncClient, verb: str, args: dict[str, Any]
+) -> None:
     with closed_port() as url:
         actuator = DetectorActuator(url, client=client)
-        assert await actuator.probe(TARGET, call("canary", {}), {}) is False
+        assert await actuator.probe(TARGET, call(verb, args), {}) is False
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"canary"}))
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"canary", "clear_cache"}))
 async def test_nothing_can_be_told_of_a_detector_that_is_away(
     client: httpx.AsyncClient, verb: str
 ) -> None:
