@@ -21,6 +21,7 @@ from remediator.engine.ports import MetricSource
 from remediator.model.alert import Alert
 from remediator.model.pace import Pace
 from remediator.model.playbook import SCHEDULED, Pinned, Schedule
+from remediator.model.template import render_schedule
 from remediator.model.verdict import Vector
 from remediator.store import alerts, schedules
 from remediator.store.alerts import SCHEDULE, StoredAlert
@@ -62,7 +63,8 @@ def in_library(library: Mapping[str, Pinned]) -> Iterator[tuple[str, str, Schedu
     for pinned in library.values():
         for place, trigger in enumerate(pinned.playbook.on):
             if trigger.schedule is not None:
-                yield f"{pinned.playbook.name}/{place}", pinned.playbook.name, trigger.schedule
+                schedule = render_schedule(pinned.playbook, trigger.schedule)
+                yield f"{pinned.playbook.name}/{place}", pinned.playbook.name, schedule
 
 
 async def look(

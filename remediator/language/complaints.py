@@ -18,7 +18,7 @@ from remediator.language.shape import dotted, keys_at
 from remediator.language.tree import Node
 from remediator.model.guard import GUARD_KINDS
 from remediator.model.playbook import Playbook
-from remediator.model.step import ACTION_KINDS
+from remediator.model.step import ACTION_KINDS, NO_UNDO, ChangeStep
 
 _TAGGED = {"steps": ACTION_KINDS, "guards": GUARD_KINDS}
 # What pydantic calls a type -> what a person calls it.
@@ -33,11 +33,8 @@ _WANTED = {
     "string": "a text",
     "finite": "a finite number",
 }
-# An action or guard that later releases have, or that people expect, and what to write today.
-_NOT_BUILT = {
-    "propose": "approvals are not built yet; use observe",
-    "approve": "approvals are not built yet; use mode: observe",
-}
+# What any step may say besides its action.
+_COMMON = {info.alias or name for name, info in ChangeStep.model_fields.items()} | {"undo"}
 
 
 def complaints(
@@ -87,6 +84,8 @@ def _finding(
     if kind == "union_tag_not_found":
         return _no_kind(path, node)
     message, hint = _words(detail, node)
+    if path[-1:] == ("undo",):
+        hint = hint or "write the call that takes it back, or none"
     if path[:1] == ("vars",) and len(path) > 1:
         message, hint = f"{_shown(node.value)} is not a single value", "quote it, if it is a query"
     where = dotted(path)
@@ -146,10 +145,9 @@ def _no_kind(path: tuple[str | int, ...], node: Node) -> Finding:
         value = str(node.value)
         hint = did_you_mean(value, kinds, otherwise=f"write {one_of(kinds)}")
         return Finding(node.line, node.column, f"{dotted(path)} is not {word}: {value!r}", hint)
-    common = {"name", "timeout", "retries", "on_unknown", "verify", "lease"}
     for key in node.value:
-        if key not in common or path[0] == "guards":
-            hint = _NOT_BUILT.get(key) or did_you_mean(key, kinds, otherwise=one_of(kinds))
+        if key not in _COMMON or path[0] == "guards":
+            hint = did_you_mean(key, kinds, otherwise=one_of(kinds))
             return Finding(*node.keys[key], f"{key!r} is not {word}", hint)
     return Finding(node.line, node.column, f"{dotted(path)} has no action", f"add {one_of(kinds)}")
 
@@ -177,7 +175,7 @@ def _not_among(value: Any, expected: str) -> tuple[str, str]:
     words = expected.replace("'", "").replace(" or ", ", ").split(", ")
     if len(words) == 1:
         return f"{_shown(value)} is not known", f"write {words[0]}"
-    hint = _NOT_BUILT.get(str(value)) or did_you_mean(str(value), words)
+    hint = did_you_mean(str(value), words)
     return f"{_shown(value)} is not {one_of(words)}", hint
 
 
@@ -192,7 +190,7 @@ _BOUNDS: dict[str, Callable[[dict[str, Any]], str]] = {
 def _wrong_type(said: str, wanted: str, value: Any) -> tuple[str, str]:
     hint = ""
     if wanted == "a mapping of keys":
-        hint = did_you_mean(str(value), ("restore",))
+        hint = did_you_mean(str(value), ("restore", "undo", NO_UNDO))
     elif isinstance(value, dict) and wanted == "a text":
         hint = _matcher_hint(value) or "quote a text that holds ': '"
     elif wanted == "a list":

@@ -1,8 +1,8 @@
-"""What can only be said of several playbooks together: names taken twice, and escalations.
+"""What can only be said of several playbooks together: names taken twice, escalations, not_while.
 
 Called by the loader, which keeps a playbook with a problem here from serving and asks again. The
-surprise: escalating to a playbook whose file is broken is only a warning, because otherwise one
-broken file would take others down with it; the run then escalates to a person.
+surprise: naming a playbook whose file is broken is only a warning, because otherwise one broken
+file would take others down with it; an escalation then goes to a person.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Protocol
 
 from remediator.errors import PlaybookError
 from remediator.language.finding import Finding, did_you_mean
-from remediator.language.lint import PERSON
 from remediator.language.tree import Node
+from remediator.model.guard import NotWhileGuard
 from remediator.model.playbook import Playbook
-from remediator.model.step import EscalateStep
+from remediator.model.step import PERSON, EscalateStep
 
 
 class File(Protocol):
@@ -61,6 +61,7 @@ def cross_check(serving: Mapping[str, File], files: Iterable[File]) -> Told:
         findings = [
             *_duplicate(loaded.name, loaded.path, loaded.root, serving),
             *_escalations(loaded.playbook, loaded.root, serving, broken),
+            *_dependencies(loaded.playbook, loaded.root, serving, broken),
         ]
         problems = tuple(f.as_error(loaded.path) for f in sorted(findings) if f.fatal)
         if problems:
@@ -79,23 +80,49 @@ def _duplicate(name: str, path: str, root: Node, serving: Mapping[str, File]) ->
 def _escalations(
     playbook: Playbook, root: Node, serving: Mapping[str, File], broken: list[File]
 ) -> Iterator[Finding]:
-    for index, step in enumerate(playbook.steps):
-        if not isinstance(step, EscalateStep) or step.escalate_to in {PERSON, playbook.name}:
+    for path, name in _successors(playbook):
+        if name in {PERSON, playbook.name}:
             continue
-        place = root.place("steps", index, "escalate_to")
-        name = step.escalate_to
-        if name in serving:
-            circle = _circle(playbook.name, name, serving)
-            if circle:
-                message = f"escalation runs in a circle: {' -> '.join(circle)}"
-                yield Finding(*place, message, "end it with escalate_to: person")
-        elif any(loaded.name in {name, ""} for loaded in broken):
-            message = f"no playbook {name!r} serves now; this would escalate to a person"
-            yield Finding(*place, message, "repair the broken file", fatal=False)
-        else:
+        if name not in serving:
+            otherwise = "this would escalate to a person"
             known = {*serving, PERSON} - {playbook.name}
-            hint = did_you_mean(name, known, otherwise="use person, or add that playbook")
-            yield Finding(*place, f"no playbook is called {name!r}", hint)
+            yield _not_there(root.place(*path), name, known, broken, otherwise)
+        elif circle := _circle(playbook.name, name, serving):
+            message = f"escalation runs in a circle: {' -> '.join(circle)}"
+            yield Finding(*root.place(*path), message, "end it with escalate_to: person")
+
+
+def _dependencies(
+    playbook: Playbook, root: Node, serving: Mapping[str, File], broken: list[File]
+) -> Iterator[Finding]:
+    for index, guard in enumerate(playbook.guards):
+        if not isinstance(guard, NotWhileGuard) or guard.not_while.playbook in serving:
+            continue
+        place = root.place("guards", index, "not_while", "playbook")
+        name, known = guard.not_while.playbook, set(serving) - {playbook.name}
+        # Its own name is told by the guards' checks.
+        if name != playbook.name:
+            yield _not_there(place, name, known, broken, "there is nothing to wait for")
+
+
+def _not_there(
+    place: tuple[int, int], name: str, known: set[str], broken: list[File], otherwise: str
+) -> Finding:
+    if any(loaded.name in {name, ""} for loaded in broken):
+        message = f"no playbook {name!r} serves now; {otherwise}"
+        return Finding(*place, message, "repair the broken file", fatal=False)
+    use = "use person, or add that playbook" if PERSON in known else "add that playbook"
+    hint = did_you_mean(name, known, otherwise=use)
+    return Finding(*place, f"no playbook is called {name!r}", hint)
+
+
+def _successors(playbook: Playbook) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield where a playbook names who follows when it fails, and the name."""
+    for index, step in enumerate(playbook.steps):
+        if isinstance(step, EscalateStep):
+            yield ("steps", index, "escalate_to"), step.escalate_to
+    if playbook.on_failure.escalate_to is not None:
+        yield ("on_failure", "escalate_to"), playbook.on_failure.escalate_to
 
 
 def _circle(start: str, following: str, serving: Mapping[str, File]) -> list[str]:
@@ -110,5 +137,4 @@ def _circle(start: str, following: str, serving: Mapping[str, File]) -> list[str
 
 
 def _successor(playbook: Playbook) -> str | None:
-    last = playbook.steps[-1]
-    return last.escalate_to if isinstance(last, EscalateStep) else None
+    return next((name for _, name in _successors(playbook)), None)

@@ -27,7 +27,7 @@ from remediator.language.templates import templates_in
 from remediator.language.text_checks import check_texts
 from remediator.language.tree import MAX_BYTES, Node, read_tree
 from remediator.model.playbook import Playbook
-from remediator.model.template import render_playbook, template_values
+from remediator.model.template import render_playbook, render_schedule, template_values
 
 SUFFIXES = (".yaml", ".yml")
 # Tests of playbooks lie beside them (`remediator test`) and are none.
@@ -187,6 +187,9 @@ def _try_out(playbook: Playbook, root: Node) -> Iterator[Finding]:
     }
     target = dict.fromkeys(("name", "instance", "job", "pool"), "x")
     try:
+        for trigger in playbook.on:
+            if trigger.schedule is not None:
+                render_schedule(playbook, trigger.schedule)
         render_playbook(playbook, template_values(parts["labels"], parts["annotations"], target))
     except (ValueError, TypeError) as error:
         yield Finding(root.line, root.column, f"the templates cannot be filled in: {error}")

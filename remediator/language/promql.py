@@ -21,7 +21,12 @@ MAX_LENGTH = 4000
 # Measured: 1,000 nested operators still parse on a 1 MB stack, 2,000 end the process.
 MAX_OPERATORS = 250
 
+# Aggregations that choose among the series and leave them as they are.
+_KEEP_LABELS = {"topk", "bottomk", "limitk", "limit_ratio"}
 _COMPARISONS = {"==", "!=", ">", "<", ">=", "<="}
+# What NVML's compute-busy share is called: gpu_utilization_percent (the detector, most exporters),
+# DCGM_FI_DEV_GPU_UTIL (dcgm), nv_gpu_utilization (Triton), nvidia_smi_utilization_gpu_ratio.
+_BUSY = re.compile(r"gpu_?util|utili[sz]ation_gpu", re.IGNORECASE)
 _OPERATOR = re.compile(r"[(\[{+\-*/%^<>=!@]|\b(?:and|or|unless|atan2|offset)\b", re.IGNORECASE)
 
 
@@ -71,6 +76,94 @@ def problems(query: str) -> list[tuple[str, str]]:
     if any(_pins_time(node) for node in _nodes(tree)):
         found.append(("@ pins the time, so the answer never changes", "leave the @ out"))
     return found
+
+
+def metrics_in(query: str) -> frozenset[str]:
+    """Return the names of the metrics a query reads; an empty name where it is not written out.
+
+    Raises:
+        ValueError: as `parse`.
+    """
+    selectors = (n for n in _nodes(parse(query)) if isinstance(n, pp.VectorSelector))
+    return frozenset(_metric(selector) for selector in selectors)
+
+
+def is_utilisation(query: str) -> bool:
+    """Say whether a query reads how busy a device is, and nothing else.
+
+    Raises:
+        ValueError: as `parse`.
+    """
+    names = metrics_in(query)
+    return bool(names) and all(_BUSY.search(name) for name in names)
+
+
+def loses(query: str, label: str) -> bool:
+    """Say whether the series a query gives have certainly lost `label`.
+
+    Raises:
+        ValueError: as `parse`.
+    """
+    return _loses(parse(query), label)
+
+
+def _metric(selector: Any) -> str:
+    named = (m.value for m in selector.matchers.matchers if m.name == "__name__" and _is_equal(m))
+    return selector.name or next(named, "")
+
+
+def _is_equal(matcher: Any) -> bool:
+    return str(matcher.op) == "MatchOp.Equal"
+
+
+def _loses(node: Any, label: str) -> bool:
+    if isinstance(node, pp.AggregateExpr):
+        return _aggregates_away(node, label) or _loses(node.expr, label)
+    if isinstance(node, pp.ParenExpr | pp.UnaryExpr | pp.SubqueryExpr):
+        return _loses(node.expr, label)
+    if isinstance(node, pp.NumberLiteral | pp.StringLiteral):
+        return True
+    if isinstance(node, pp.Call):
+        return _call_loses(node, label)
+    if isinstance(node, pp.BinaryExpr):
+        sides = [_loses(node.lhs, label), _loses(node.rhs, label)]
+        # With a modifier the label may come from either side; a number leaves the other's labels.
+        return all(sides) if node.modifier or str(node.op) == "or" else _pair_loses(node, sides)
+    return False
+
+
+def _pair_loses(node: Any, sides: list[bool]) -> bool:
+    numbers = [_is_number(node.lhs), _is_number(node.rhs)]
+    vectors = [lost for lost, number in zip(sides, numbers, strict=True) if not number]
+    return any(vectors) if vectors else True
+
+
+def _is_number(node: Any) -> bool:
+    inner = _unwrapped(node)
+    if isinstance(inner, pp.BinaryExpr):
+        return _is_number(inner.lhs) and _is_number(inner.rhs)
+    if isinstance(inner, pp.UnaryExpr):
+        return _is_number(inner.expr)
+    is_scalar = isinstance(inner, pp.Call) and inner.func.return_type == pp.ValueType.Scalar
+    return is_scalar or isinstance(inner, pp.NumberLiteral)
+
+
+def _aggregates_away(node: Any, label: str) -> bool:
+    if str(node.op) in _KEEP_LABELS:
+        return False
+    if node.modifier is None:
+        return True
+    is_by = bool(node.modifier.type == pp.AggModifierType.By)
+    return is_by != (label in node.modifier.labels)
+
+
+def _call_loses(node: Any, label: str) -> bool:
+    if node.func.name in {"label_replace", "label_join", "absent", "absent_over_time"}:
+        return False  # these may make the label
+    kinds = (pp.ValueType.Vector, pp.ValueType.Matrix)
+    given = zip(node.args, node.func.arg_types, strict=False)
+    series = [argument for argument, kind in given if kind in kinds]
+    return any(_loses(argument, label) for argument in series) if series else True
 
 
 def _unwrapped(tree: Any) -> Any:

@@ -78,6 +78,10 @@ def _texts(
         yield TextField(path, node, escape)
         return
     model = _model(annotation, node)
+    if model is None and path[:1] != ("vars",):
+        # Keys that a person chooses are texts, too; nothing is ever filled in in them.
+        places = ((key, node.keys[key]) for key in node.keys if "${{" in key)
+        yield from (TextField(path, Node(*place, value=key), None) for key, place in places)
     parts = node.value if isinstance(node.value, dict) else range(len(node.items()))
     for part in parts:
         child = _child(node, part)
@@ -105,6 +109,8 @@ def _inner(model: type[BaseModel] | None, annotation: Any, part: str | int) -> A
         info = _field(model, part)
         return info.annotation if info else None
     for option in _options(annotation):
+        if option is Any:
+            return Any  # data that nobody interprets, such as a body
         if get_origin(option) is dict and isinstance(part, str):
             return get_args(option)[1]
         if get_origin(option) in {tuple, list} and isinstance(part, int):

@@ -104,7 +104,8 @@ def name_problem(
         hint = did_you_mean(root, ROOTS, otherwise=f"use {one_of(ROOTS)}")
         return f"nothing here is called {root!r}", hint
     if root not in allowed:
-        return f"{root} has no value yet here", "use alert.labels"
+        hint = "use alert.labels" if "alert" in allowed else "a schedule looks before any alert"
+        return f"{root} has no value yet here", hint
     if not rest:
         return f"{root} alone is not a value", f"write {_example(root)}"
     return _var_problem(rest, vars_known) if root == "vars" else _field_problem(root, rest)

@@ -47,6 +47,8 @@ def check_texts(root: Node) -> list[Finding]:
             return [*found, Finding(text.node.line, text.node.column, str(error), "shorten it")]
         if text.is_promql:
             found += _check_query(text.node, pieces, known)
+        if _is_scheduled(text):
+            found += _check_scheduled(text, pieces)
     # Beside a mistyped name, the name that was meant looks unused.
     for name in known.keys() - used if not found else ():
         line, column = root.value["vars"].keys[name]
@@ -95,10 +97,30 @@ def _template_problems(
     if template.problem:
         yield template.problem, template.hint
     above = _above(text, known)
-    allowed = ("alert",) if text.path == ("target",) else ROOTS
+    allowed: tuple[str, ...] = ROOTS
+    if text.path == ("target",):
+        allowed = ("alert",)
+    elif _is_scheduled(text):
+        allowed = ("vars",)
     for name in template.names:
         if problem := name_problem(name, vars_known=above, allowed=allowed):
             yield problem
+
+
+def _is_scheduled(text: TextField) -> bool:
+    return text.path[0] == "on" and "schedule" in text.path
+
+
+def _check_scheduled(text: TextField, pieces: list[Piece]) -> Iterator[Finding]:
+    for piece in pieces:
+        # What stands in the query itself has been told; this is what a var brings in.
+        template = piece.template
+        if template is None or piece.origin is text.node:
+            continue
+        if not template.problem and template.var is None:
+            message = f"{piece.text}, which a var brings in, has no value yet here"
+            hint = "a schedule looks before any alert"
+            yield Finding(text.node.line, text.node.column, message, hint)
 
 
 def _above(text: TextField, known: Mapping[str, Node]) -> dict[str, Node]:

@@ -19,6 +19,8 @@ _MATCHER = re.compile(
     r"""(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s"',{}]+))\s*""",
     re.VERBOSE,
 )
+# No real label has this value; a matcher that accepts it accepts everything.
+_ANY_VALUE = "\u2400 no label has this value"
 _ESCAPE = re.compile(r"\\(.)")
 
 
@@ -81,3 +83,14 @@ def _unescape(match: re.Match[str]) -> str:
 def match_all(matchers: Iterable[Matcher], labels: Labels) -> bool:
     """Say whether `labels` meet every one of `matchers`."""
     return all(matcher.matches(labels) for matcher in matchers)
+
+
+def catches_all(matchers: Iterable[Matcher]) -> bool:
+    """Say whether nothing in `matchers` says what a label is, but at most what it is not."""
+    return not any(_narrows(matcher) for matcher in matchers)
+
+
+def _narrows(matcher: Matcher) -> bool:
+    if matcher.op not in {"=", "=~"}:
+        return False
+    return not matcher.matches({}) and not matcher.matches({matcher.name: _ANY_VALUE})

@@ -1,23 +1,25 @@
-"""`${{ }}` templates: Jinja2 in a sandbox, strict, with values escaped where they land in PromQL.
+"""`${{ }}` templates: Jinja2 in a sandbox, strict, with values escaped for the place they land in.
 
-Called by admission to pin a playbook for one alert, and by lint to find mistakes early. The
-surprise: escaping depends on where the template stands (`spec.Filled`). A label value put into a
-PromQL field has its quotes and backslashes escaped; a `vars` entry does not, because the playbook's
-author wrote it and the values inside it were escaped already.
+Called by admission to pin a playbook for one alert, by the schedules, and by lint to find mistakes
+early. The surprise: escaping depends on where the template stands (`spec.Filled`). In PromQL a
+label's quotes and backslashes are escaped; a `vars` entry's are not, because the playbook's author
+wrote it and the values inside it were escaped already. Everywhere else a var holds the values as
+they came, and in a URL it is escaped like a label.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args, get_origin
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from jinja2 import StrictUndefined, Template, TemplateError, TemplateRuntimeError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from remediator.model.playbook import Playbook
+from remediator.model.playbook import Playbook, Schedule
 from remediator.model.spec import Escape, Filled
 
 # What is filled in comes from alerts, and `replace` and vars multiply it. No query needs more.
@@ -36,14 +38,20 @@ def escape_promql(value: str) -> str:
 
 
 def escape_url(value: str) -> str:
-    """Return `value` as one piece of a URL's path or query: it cannot leave its place.
-
-    Dots alone would be read as "this folder" and "the folder above".
-    """
-    quoted = quote(value, safe="")
-    return quoted.replace(".", "%2E") if set(value) == {"."} else quoted
+    """Return `value` percent-encoded: it begins no new parameter, header or fragment."""
+    return quote(value, safe="")
 
 
+def url_parts(text: str) -> tuple[list[str], str]:
+    """Return the segments of a path, and its query with the `?`; a template is never cut."""
+    marks = [match.start() for match in _MARK.finditer(text) if match[1]]
+    query = next((mark for mark in marks if text[mark] == "?"), len(text))
+    slashes = [mark for mark in marks if mark < query]
+    begins, ends = [0, *(slash + 1 for slash in slashes)], [*slashes, query]
+    return [text[a:b] for a, b in zip(begins, ends, strict=True)], text[query:]
+
+
+_MARK = re.compile(r"\$\{\{.*?\}\}|([/?])", re.DOTALL)
 _ESCAPES: dict[Escape, Callable[[str], str]] = {
     Escape.PROMQL: escape_promql,
     Escape.URL: escape_url,
@@ -95,10 +103,29 @@ def render(text: str, values: Mapping[str, Any], *, escape: Escape = Escape.PLAI
 
     Raises:
         ValueError: an undefined name, a forbidden access, broken template syntax, or a result of
-            more than `MAX_FILLED` characters.
+            more than `MAX_FILLED` characters; in the path of a URL also a value that would add
+            or leave out a folder.
     """
     if not has_template(text):
         return text
+    if escape is not Escape.URL:
+        return _render(text, values, escape)
+    segments, query = url_parts(text)
+    path = "/".join(_segment(segment, values) for segment in segments)
+    return path + _render(query, values, escape)
+
+
+def _segment(text: str, values: Mapping[str, Any]) -> str:
+    filled = _render(text, values, Escape.URL)
+    # Servers decode a path before they resolve its dots, so encoding alone would not hold.
+    plain = unquote(filled)
+    if has_template(text) and (plain in {"", ".", ".."} or set("/\\") & set(plain)):
+        msg = f"template {text!r}: {plain!r} is not one folder of a path"
+        raise ValueError(msg)
+    return filled
+
+
+def _render(text: str, values: Mapping[str, Any], escape: Escape) -> str:
     try:
         return _filled(_ENVIRONMENTS[escape].from_string(text), values)
     except TemplateError as error:
@@ -148,38 +175,68 @@ def render_playbook(playbook: Playbook, values: Mapping[str, Any]) -> Playbook:
     Raises:
         ValueError: as `render`, or the filled-in playbook is no longer valid.
     """
-    scope: dict[str, Any] = dict(values)
-    filled: dict[str, Any] = {}
-    scope["vars"] = filled
-    for name, raw in playbook.vars.items():
-        # A var may be used inside PromQL, so the values in it are escaped as for PromQL.
-        filled[name] = (
-            TrustedText(render(raw, scope, escape=Escape.PROMQL)) if isinstance(raw, str) else raw
-        )
-    document = _render_model(playbook, scope)
-    document["vars"] = {k: str(v) if isinstance(v, str) else v for k, v in filled.items()}
+    quoted = _vars(playbook, values, Escape.PROMQL)
+    plain = {**values, "vars": _vars(playbook, values, Escape.PLAIN)}
+    scopes = {Escape.PROMQL: {**values, "vars": quoted}, Escape.URL: plain, Escape.PLAIN: plain}
+    document = _render_model(playbook, scopes)
+    document["vars"] = {k: str(v) if isinstance(v, str) else v for k, v in quoted.items()}
     return Playbook.model_validate(document)
 
 
-def _render_model(model: BaseModel, scope: Mapping[str, Any]) -> dict[str, Any]:
+def render_schedule(playbook: Playbook, schedule: Schedule) -> Schedule:
+    """Return a schedule of the playbook with its query filled in from `vars`.
+
+    There is no alert and no target yet; a var that needs one has no value here.
+
+    Raises:
+        ValueError: as `render`.
+    """
+    scope = {"vars": _vars(playbook, {}, Escape.PROMQL, leave_out=True)}
+    query = render(schedule.when.query, scope, escape=Escape.PROMQL)
+    when = schedule.when.model_copy(update={"query": query})
+    return schedule.model_copy(update={"when": when})
+
+
+def _vars(
+    playbook: Playbook, values: Mapping[str, Any], escape: Escape, *, leave_out: bool = False
+) -> dict[str, Any]:
+    filled: dict[str, Any] = {}
+    for name, raw in playbook.vars.items():
+        if not isinstance(raw, str):
+            filled[name] = raw
+            continue
+        try:
+            text = render(raw, {**values, "vars": filled}, escape=escape)
+        except ValueError:
+            if leave_out:
+                continue
+            raise
+        filled[name] = TrustedText(text) if escape is Escape.PROMQL else text
+    return filled
+
+
+_Scopes = Mapping[Escape, Mapping[str, Any]]
+
+
+def _render_model(model: BaseModel, scopes: _Scopes) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
         if name == "vars" and isinstance(model, Playbook):
             value = {}
-        result[info.alias or name] = _render_value(value, scope, escape_of(info))
+        result[info.alias or name] = _render_value(value, scopes, escape_of(info))
     return result
 
 
-def _render_value(value: Any, scope: Mapping[str, Any], escape: Escape | None) -> Any:
+def _render_value(value: Any, scopes: _Scopes, escape: Escape | None) -> Any:
     if isinstance(value, BaseModel):
-        return _render_model(value, scope)
+        return _render_model(value, scopes)
     if isinstance(value, str) and type(value) is str:
-        return value if escape is None else render(value, scope, escape=escape)
+        return value if escape is None else render(value, scopes[escape], escape=escape)
     if isinstance(value, tuple | list):
-        return [_render_value(item, scope, escape) for item in value]
+        return [_render_value(item, scopes, escape) for item in value]
     if isinstance(value, dict):
-        return {key: _render_value(item, scope, escape) for key, item in value.items()}
+        return {key: _render_value(item, scopes, escape) for key, item in value.items()}
     return value
 
 

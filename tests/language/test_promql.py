@@ -94,6 +94,7 @@ def test_a_window_that_was_given_is_kept() -> None:
             """
             steps:
               - restart: {}
+                on_unknown: escalate
                 verify: {query: 'up{job="${{ target.job }}"}', above: 0, within: 2m, window: 30s}
             """
         ),
