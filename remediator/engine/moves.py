@@ -201,6 +201,7 @@ class Progress:
         alert_since: since when the run's alert fires; None when it does not.
         last_closed: when this playbook's run before this one ended on the target.
         change: the change a restore run gives back.
+        held: the open changes on the target, and those given back in the last hour.
     """
 
     run: Run
@@ -214,6 +215,7 @@ class Progress:
     alert_since: datetime | None = None
     last_closed: datetime | None = None
     change: HeldChange | None = None
+    held: tuple[HeldChange, ...] = ()
 
     @property
     def step(self) -> AnyStep:

@@ -17,7 +17,7 @@ from datetime import datetime
 
 import structlog
 
-from remediator.engine import schedules, settle
+from remediator.engine import held, schedules, settle
 from remediator.engine.actions.knobs import OWNER, revert_pace
 from remediator.engine.admission import Admission
 from remediator.engine.ports import Notifier
@@ -31,8 +31,8 @@ from remediator.errors import (
 from remediator.model.decision import Admitted
 from remediator.model.effect import Call, Message
 from remediator.model.pace import Pace
-from remediator.model.playbook import Mode, Pinned
-from remediator.model.run import HeldChange, Run, RunKind
+from remediator.model.playbook import Pinned
+from remediator.model.run import HeldChange, Run
 from remediator.store import alerts, changes, controls, outbox, retention, runs
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx, moment
@@ -141,15 +141,19 @@ class Reconciler:
 
     async def look_after_changes(self) -> None:
         """Renew held leases, give back what is over, let go of what was held too long."""
-        await self.db.write(_let_go_of_lapsed)
-        await self.db.write(_begin_restores)
+        await self.db.write(held.lapse)
+        await self.db.write(held.begin_restores)
         for change in await self.db.write(changes.held_past, max_hold=self.runner.pace.max_hold):
-            await self.db.write(_expire, change)
+            await self.db.write(held.expire, change)
         due = await self.db.write(changes.take_renewals, limit=RUN_LIMIT)
         # Side by side: one target that hangs must not let the lease of another lapse.
         await asyncio.gather(*(self._renew(change) for change in due))
 
     async def _renew(self, change: HeldChange) -> None:
+        if not change.reverts_itself:
+            # Nothing lapses there: that somebody looks after it is all there is to renew.
+            await self.db.write(changes.renewed, change, error="")
+            return
         target = self.runner.inventory.find(change.target)
         actuator = None
         if target is not None:
@@ -177,7 +181,7 @@ class Reconciler:
             await actuator.send(target, call)
         except RefusedError as error:
             if error.reason in {"pinned", "leased"}:
-                await self.db.write(_yield, change, str(error))
+                await self.db.write(held.yield_to, change, str(error))
             else:
                 await self.db.write(changes.renewed, change, error=str(error))
         except EffectError as error:
@@ -240,66 +244,6 @@ def _dropped(tx: Tx, claimed: Run, error: str, pace: Pace) -> None:
         return
     if runs.count_drop(tx, run) >= DROPS_ALLOWED:
         settle.strand(tx, run, f"given up after {DROPS_ALLOWED} errors of ours: {error}", pace)
-
-
-def _begin_restores(tx: Tx) -> None:
-    for change in changes.resolved_changes(tx):
-        if change.restore is None or change.mode is Mode.OBSERVE:
-            changes.close_change(tx, change.id, "expired", reason="left to its lease, as declared")
-            continue
-        if runs.has_open_restore(tx, change.id):
-            continue
-        parent = runs.get_run(tx, change.run_id)
-        if parent is None:
-            changes.close_change(tx, change.id, "expired", reason="its run is forgotten")
-            continue
-        changes.set_state(tx, change.id, changes.RESTORING)
-        runs.open_run(
-            tx,
-            runs.NewRun(
-                kind=RunKind.RESTORE,
-                playbook=parent.playbook,
-                playbook_sha=parent.playbook_sha,
-                plan=parent.plan,
-                mode=change.mode,
-                priority=parent.priority,
-                target=change.target,
-                pool=parent.pool,
-                alert_id=change.alert_id,
-                holds_slot=False,
-                parent_id=parent.id,
-                change_id=change.id,
-            ),
-        )
-
-
-def _let_go_of_lapsed(tx: Tx) -> None:
-    # Setting the value again would act on evidence from before the lapse. Whether it is needed
-    # still is a new question, and admission asks it while the alert fires.
-    for change in changes.lapsed(tx):
-        changes.close_change(tx, change.id, "expired", reason="its lease ended and was not renewed")
-        body = change.renewal_error or "No controller was there to renew it."
-        _tell_about(tx, change, "warning", "lapsed", f"The service ramps back itself. {body}")
-
-
-def _expire(tx: Tx, change: HeldChange) -> None:
-    changes.close_change(tx, change.id, "expired", reason="held for as long as is allowed")
-    _tell_about(tx, change, "critical", "is not held any longer", "The service ramps back itself.")
-
-
-def _yield(tx: Tx, change: HeldChange, why: str) -> None:
-    changes.close_change(tx, change.id, "yielded", reason=why)
-    _tell_about(tx, change, "info", "was taken over by a person", why)
-
-
-def _tell_about(tx: Tx, change: HeldChange, severity: str, what: str, body: str) -> None:
-    message = Message(
-        key=f"change/{change.id}/{what.replace(' ', '-')}",
-        severity=severity,
-        title=f"{change.target}: {change.knob} at {change.value:g} {what}",
-        body=body,
-    )
-    outbox.queue(tx, message, run_id=change.run_id)
 
 
 def _tell_blind(tx: Tx) -> None:

@@ -53,6 +53,7 @@ class Loaded:
     alert_since: datetime | None
     last_closed: datetime | None
     change: HeldChange | None
+    held: tuple[HeldChange, ...]
     now: datetime
 
 
@@ -70,6 +71,7 @@ def _load(tx: Tx, run_id: int) -> Loaded | None:
         alert_since=changes.alert_fires(tx, alert_id) if alert_id else None,
         last_closed=runs.last_closed(tx, run.playbook, run.target, run.mode),
         change=change,
+        held=changes.of_target(tx, run.target, run.mode),
         now=tx.now,
     )
 
@@ -184,6 +186,7 @@ class Runner:
             last_closed=loaded.last_closed,
             labels=loaded.alert.labels if loaded.alert else {},
             change=loaded.change,
+            held=loaded.held,
         )
 
     async def _diagnose(self, progress: Progress, wanted: Diagnose) -> None:

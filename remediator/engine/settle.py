@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from remediator.engine import held
 from remediator.engine.admission import Admission, admit
 from remediator.engine.dispatch import Candidate, Misfit, candidate_for
+from remediator.engine.evidence import Evidence
 from remediator.engine.moves import Done, Failed, Progress
 from remediator.model.decision import Admitted
 from remediator.model.effect import Message
@@ -20,7 +21,7 @@ from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Pinned
 from remediator.model.run import Phase, Run, RunKind, RunState, StepStatus
 from remediator.model.step import EscalateStep
-from remediator.model.verdict import Reading, Verdict
+from remediator.model.verdict import Verdict
 from remediator.store import alerts, approvals, changes, outbox, runs
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Tx
@@ -42,7 +43,7 @@ class Successor:
     """The playbook a run escalates to, with the evidence its guards asked for."""
 
     candidate: Candidate
-    evidence: Mapping[str, Reading]
+    evidence: Evidence
 
 
 def escalates_to(progress: Progress) -> str:

@@ -7,15 +7,17 @@ over `[1m]` taken ten seconds after a change still describes the world before it
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from remediator.engine.moves import Done, Failed, Measure, MeasureBaseline, Move, Progress, Wait
 from remediator.model.pace import Pace
 from remediator.model.spec import Verify
-from remediator.model.verdict import Baseline, Reading, Verdict, fresh, judge
+from remediator.model.verdict import Baseline, Reading, Verdict, fresh, judge, where_sampled
 
 VERIFY = "verify"
 BASELINE = "baseline"
+SAMPLED_AT = "sampled_at"
 # The baseline is this many measuring intervals long: enough for a median and its spread.
 BASELINE_SAMPLES = 8
 
@@ -49,6 +51,28 @@ def next_measurement(
     return Wait(until=due, why=f"next measurement ({role})")
 
 
+def measure_beside(progress: Progress, role: str, others: Mapping[str, str]) -> Measure | None:
+    """Return the next question that goes with the newest reading of `role` and was not asked yet.
+
+    Args:
+        progress: what is known.
+        role: what is measured on its own beat.
+        others: role: query of what must be known of the same moment.
+    """
+    taken = progress.history.readings(progress.run.pc, role)
+    for other, query in others.items() if taken else ():
+        beside = progress.history.readings(progress.run.pc, other)
+        if not beside or beside[-1].at < taken[-1].at:
+            return Measure(role=other, query=query)
+    return None
+
+
+def sampled(progress: Progress, readings: Sequence[Reading]) -> tuple[Reading, ...]:
+    """Return the readings, with no data in the place of those that rest on an old sample (R8)."""
+    beside = progress.history.readings(progress.run.pc, SAMPLED_AT)
+    return where_sampled(readings, beside, oldest=progress.pace.oldest_sample)
+
+
 def verify(progress: Progress, spec: Verify, *, acted_at: datetime, acted: bool = True) -> Move:
     """Return the next move of a step whose effects are all confirmed.
 
@@ -59,9 +83,11 @@ def verify(progress: Progress, spec: Verify, *, acted_at: datetime, acted: bool 
         acted: False when nothing had to be done, so that an improvement is not ours.
     """
     window = window_of(spec.window, progress.pace)
-    deadline = acted_at + window + spec.within
+    # What it measures while it warms up says nothing about the action, neither way.
+    settled = acted_at + spec.settle if acted else acted_at
+    deadline = settled + window + spec.within
     readings = fresh(
-        progress.history.readings(progress.run.pc, VERIFY), acted_at=acted_at, window=window
+        progress.history.readings(progress.run.pc, VERIFY), acted_at=settled, window=window
     )
     verdict = judge(
         readings,
@@ -76,12 +102,31 @@ def verify(progress: Progress, spec: Verify, *, acted_at: datetime, acted: bool 
             role=VERIFY,
             query=spec.query,
             every=spec.every,
-            not_before=acted_at + window,
+            not_before=settled + window,
         )
     told = describe(readings, spec)
     if verdict is Verdict.IMPROVED:
         return Done(verdict if acted else Verdict.UNCHANGED, told)
     return Failed(verdict, told, roll_back=verdict is Verdict.WORSE)
+
+
+def prove(progress: Progress, *, done: str) -> Move:
+    """Return the next move of a step whose effects are all confirmed, by its own `verify`.
+
+    Args:
+        progress: what is known.
+        done: what was done, for a step that nothing is measured of.
+    """
+    spec = progress.step.verify
+    if spec is None:
+        return Done(None, f"{done}; nothing to verify it by")
+    return verify(progress, spec, acted_at=progress.last_ok() or progress.step_started_at)
+
+
+def before(progress: Progress) -> Move | None:
+    """Measure what a step starts from, for its `verify`; None when there is nothing to measure."""
+    spec = progress.step.verify
+    return None if spec is None else take_baseline(progress, spec.query, spec.every)
 
 
 def describe(readings: tuple[Reading, ...], spec: Verify) -> str:

@@ -9,11 +9,22 @@ never looks at utilisation. A busy device inside its objective is healthy (docs/
 from __future__ import annotations
 
 import math
+from hashlib import sha256
 
 # R2: never more than halve a ceiling in one step.
 STEEPEST = 0.5
 # R5: within this share of the objective nothing is moved either way.
 DEAD_BAND = 0.10
+# R10: up to so much is added to a wait, so that replicas do not move together.
+JITTER = 0.2
+# R9: a step that brings the signal down by less than this has moved nothing.
+HELPED = 0.05
+# R9: and three of them together must bring it down by this.
+HELPED_ALTOGETHER = 0.10
+# R9: after so many in a row that moved nothing, and at latest after so many that did not move it
+# altogether, this knob is not turned any more.
+IDLE_STEPS = 2
+ENOUGH_STEPS = 3
 # R4: healthy enough to give back = below this share of the objective.
 RESTORE_BELOW = 0.85
 # R4: above ten, give back ten percent at a time.
@@ -42,6 +53,17 @@ def step_back(value: float, *, base: float, step: int) -> float:
     """Return the next value on the way back to `base`: `step` at a time, 10% when it is large."""
     size = max(float(step), math.floor(value * LARGE_SHARE) if value > LARGE_CEILING else 0.0)
     return min(base, value + size) if base >= value else max(base, value - size)
+
+
+def jitter(run_id: int, target: str) -> float:
+    """Return the share that this run adds to its waits: 0 to `JITTER`, the same each time."""
+    digest = sha256(f"{run_id}/{target}".encode()).digest()
+    return JITTER * digest[0] / 256
+
+
+def helped(before: float, after: float, *, share: float = HELPED) -> bool:
+    """Say whether a signal that should fall fell by more than noise would explain."""
+    return after <= before * (1 - share)
 
 
 def in_dead_band(measured: float, objective: float) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from statistics import median
@@ -134,6 +134,37 @@ def fresh(
 ) -> tuple[Reading, ...]:
     """Return the readings whose whole look-back window lies after the action."""
     return tuple(r for r in readings if r.at - window >= acted_at)
+
+
+def where_sampled(
+    readings: Sequence[Reading], sampled_at: Sequence[Reading], *, oldest: timedelta
+) -> tuple[Reading, ...]:
+    """Return the readings, with no data in the place of those that rest on an old sample (R8).
+
+    Args:
+        readings: what was measured, oldest first.
+        sampled_at: when the newest sample was taken (seconds since 1970), measured beside them.
+        oldest: a sample older than this is too old; so is one that has not moved for as long,
+            whatever time it claims.
+    """
+    return tuple(_where_sampled(reading, sampled_at, oldest) for reading in readings)
+
+
+def _where_sampled(reading: Reading, sampled_at: Sequence[Reading], oldest: timedelta) -> Reading:
+    beside = next((s for s in sampled_at if s.at >= reading.at), None)
+    if beside is None or beside.value is None:
+        said = "not asked" if beside is None else beside.describe()
+        return replace(reading, status=ReadingStatus.EMPTY, value=None, detail=f"sampled: {said}")
+    age = beside.at.timestamp() - beside.value
+    stands = any(
+        s.value is not None and s.value >= beside.value
+        for s in sampled_at
+        if s.at <= beside.at - oldest
+    )
+    if age <= oldest.total_seconds() and not stands:
+        return reading
+    told = "the newest sample stands still" if stands else f"the newest sample is {age:.0f} s old"
+    return replace(reading, status=ReadingStatus.EMPTY, value=None, detail=told)
 
 
 def held_for(readings: Sequence[Reading], condition: Condition) -> timedelta:

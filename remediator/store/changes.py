@@ -2,7 +2,8 @@
 
 A change outlives its run. It is written in the transaction that records the effect's outcome, so
 that an effect without its change cannot exist. The surprise: a later run on the same knob takes the
-row over and inherits its `base`: what the service had before anybody touched it.
+row over and inherits its `base`: what the service had before anybody touched it. And a target that
+takes nothing back by itself (`reverts_itself` False) keeps its row open until we have.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from sqlalchemy import Row, exists, insert, select, update
 
 from remediator.model.playbook import Mode
-from remediator.model.run import HeldChange, Run
+from remediator.model.run import HeldChange, Run, RunKind
 from remediator.store import runs
 from remediator.store.database import Tx, inserted_id
 from remediator.store.tables import alerts, changes, decisions
@@ -25,15 +26,22 @@ _COLUMNS = [changes.c[name] for name in HeldChange.__dataclass_fields__]
 HELD = "held"
 RESTORING = "restoring"
 KEPT = "kept"  # a person stopped the restore: held, and not given back until max_hold
+# Its time is over and the target takes nothing back itself: given back as soon as it is healthy,
+# whether the alert still fires or not.
+OVERDUE = "overdue"
+RETURNING = "returning"  # somebody stopped it: given back at once, whatever is measured
+RESTORED = "restored"
 # A restore step that had to be undone within this time was too early (rule R4).
 UNDONE_WITHIN = timedelta(minutes=5)
 MAX_INTERVAL = timedelta(minutes=30)
+# After this long without one, the interval is the playbook's again (rule R4).
+QUIET = timedelta(hours=1)
 RENEWALS_PER_LEASE = 3
 
 
 @dataclass(frozen=True)
 class NewChange:
-    """What an effect on a knob leaves behind."""
+    """What an effect on a knob leaves behind; see `HeldChange` for the fields."""
 
     knob: str
     base: float
@@ -109,21 +117,53 @@ def hold(tx: Tx, run: Run, new: NewChange) -> int:
             base=new.base,
             actuator=new.actuator,
             created_at=tx.now,
+            restore_interval_s=_inherited(tx, run, new.knob),
         )
     )
     return inserted_id(inserted)
 
 
+def _inherited(tx: Tx, run: Run, knob: str) -> float | None:
+    # The last step back closes the row. That it was too early must not be forgotten with it.
+    given_back = [c for c in of_target(tx, run.target, run.mode) if c.knob == knob]
+    return _backed_off(tx, given_back[-1]) if given_back else None
+
+
 def _backed_off(tx: Tx, held: HeldChange) -> float | None:
     # R4: a restore step undone within 5 minutes doubles the interval, up to 30 minutes.
-    stepped = held.stepped_back_at
-    if stepped is None or held.restore_interval_s is None or tx.now - stepped > UNDONE_WITHIN:
-        return held.restore_interval_s
-    return min(2 * held.restore_interval_s, MAX_INTERVAL.total_seconds())
+    stepped, interval = held.stepped_back_at, held.restore_interval_s
+    if stepped is None or interval is None:
+        return interval
+    since = tx.now - stepped
+    if since > QUIET:
+        return None
+    return min(2 * interval, MAX_INTERVAL.total_seconds()) if since <= UNDONE_WITHIN else interval
 
 
-def step_back(tx: Tx, change_id: int, *, value: float, token: int, interval: timedelta) -> None:
-    """Record one restore step; close the change when its base is reached."""
+def of_target(tx: Tx, target: str, mode: Mode) -> tuple[HeldChange, ...]:
+    """Return the open changes on a target and those given back less than `QUIET` ago."""
+    lately = (changes.c.state == RESTORED) & (changes.c.closed_at > tx.now - QUIET)
+    rows = tx.conn.execute(
+        select(*_COLUMNS)
+        .where(changes.c.target == target, changes.c.mode == mode)
+        .where(changes.c.closed_at.is_(None) | lately)
+        .order_by(changes.c.id)
+    )
+    return tuple(change_of(row) for row in rows)
+
+
+def step_back(
+    tx: Tx, change_id: int, *, value: float, token: int, interval: timedelta | None
+) -> None:
+    """Record one restore step; close the change when its base is reached.
+
+    Args:
+        tx: the transaction.
+        change_id: the change.
+        value: what the target has now.
+        token: what the step was sent with.
+        interval: time between two steps; None when it was not one of several.
+    """
     change = get_change(tx, change_id)
     if change is None:
         return
@@ -136,17 +176,68 @@ def step_back(tx: Tx, change_id: int, *, value: float, token: int, interval: tim
             value=value,
             fencing_token=token,
             stepped_back_at=tx.now,
-            restore_interval_s=interval.total_seconds(),
+            restore_interval_s=interval.total_seconds() if interval else change.restore_interval_s,
             lease_until=tx.now + lease,
             renew_at=tx.now + lease / RENEWALS_PER_LEASE,
-            state="restored" if done else RESTORING,
+            state=RESTORED if done else change.state,
             closed_at=tx.now if done else None,
         )
     )
 
 
+def give_back_now(tx: Tx, change_id: int, *, reason: str) -> int | None:
+    """Give an open change back at once, whatever is measured: somebody stopped it.
+
+    Returns:
+        The restore run that does it (one that was under way goes on with it); None when the change
+        is closed already.
+    """
+    change = get_change(tx, change_id)
+    if change is None or change.closed_at is not None:
+        return None
+    set_state(tx, change_id, RETURNING, reason=reason)
+    runs.hasten_restore(tx, change_id)
+    return open_restore(tx, change)
+
+
+def open_restore(tx: Tx, change: HeldChange, *, after: timedelta = timedelta()) -> int | None:
+    """Open the run that gives a change back, or return the one that does already.
+
+    Args:
+        tx: the transaction.
+        change: an open change; its `state` says under which conditions.
+        after: not before this much time.
+    """
+    known = runs.open_restore(tx, change.id)
+    if known is not None:
+        return known
+    # Retention keeps the run of an open change for this.
+    parent = runs.get_run(tx, change.run_id)
+    if parent is None:
+        close_change(tx, change.id, "expired", reason="its run is forgotten")
+        return None
+    return runs.open_run(
+        tx,
+        runs.NewRun(
+            kind=RunKind.RESTORE,
+            playbook=parent.playbook,
+            playbook_sha=parent.playbook_sha,
+            plan=parent.plan,
+            mode=change.mode,
+            priority=parent.priority,
+            target=change.target,
+            pool=parent.pool,
+            alert_id=change.alert_id,
+            holds_slot=False,
+            parent_id=parent.id,
+            change_id=change.id,
+            due_at=tx.now + after,
+        ),
+    )
+
+
 def set_state(tx: Tx, change_id: int, state: str, *, reason: str = "") -> None:
-    """Move an open change between held and restoring."""
+    """Move an open change between held, kept, restoring, overdue and returning."""
     tx.conn.execute(
         update(changes)
         .where(changes.c.id == change_id, changes.c.closed_at.is_(None))
@@ -178,6 +269,7 @@ def take_renewals(tx: Tx, *, limit: int) -> list[HeldChange]:
     rows = tx.conn.execute(
         select(*_COLUMNS)
         .where(changes.c.closed_at.is_(None), changes.c.renew_at <= tx.now, ~acting)
+        .where(changes.c.state != RETURNING)
         .order_by(changes.c.renew_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -209,9 +301,11 @@ def renewed(tx: Tx, change: HeldChange, *, error: str) -> None:
 
 
 def lapsed(tx: Tx) -> list[HeldChange]:
-    """Return the open changes whose lease ended unrenewed: the target gives them back itself."""
+    """Return the open changes whose lease ended unrenewed, but for those that we give back now."""
     rows = tx.conn.execute(
-        select(*_COLUMNS).where(changes.c.closed_at.is_(None), changes.c.lease_until < tx.now)
+        select(*_COLUMNS)
+        .where(changes.c.closed_at.is_(None), changes.c.lease_until < tx.now)
+        .where(changes.c.reverts_itself | changes.c.state.not_in([OVERDUE, RETURNING]))
     )
     return [change_of(row) for row in rows]
 

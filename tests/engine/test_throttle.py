@@ -314,7 +314,7 @@ async def test_what_an_earlier_run_holds_is_what_it_goes_back_to(world: World) -
     assert world.detector.value() == 6
     world.metrics.answers["p95"] = lambda _now: 0.4 + 0.2 * (6 - world.detector.value())
     world.metrics.answers["useful"] = lambda _now: world.detector.value()
-    world.serve(a_throttle(name="second", guards=COOL, knobs=WITH_THROUGHPUT))
+    world.serve(a_throttle(name="second", priority=30, guards=COOL, knobs=WITH_THROUGHPUT))
     await world.until(lambda: len(world.runs()) == 2 and not world.runs()[1].state.is_open)
     assert world.runs()[1].state is RunState.ROLLED_BACK
     assert world.detector.value() == 6

@@ -153,9 +153,9 @@ def test_each_mode_has_a_slot_of_its_own(db: Database) -> None:
 
 def test_a_change_that_is_taken_over_stops_the_restore_that_waits(db: Database) -> None:
     db.transact(rows.opened, kind=RunKind.RESTORE, holds_slot=False, change_id=7)
-    assert db.transact(runs.has_open_restore, 7)
+    assert db.transact(runs.open_restore, 7) is not None
     db.transact(runs.stop_restores, 7, reason="run R2 took the change over")
-    assert not db.transact(runs.has_open_restore, 7)
+    assert db.transact(runs.open_restore, 7) is None
 
 
 OPEN = [state for state in RunState if state.is_open]

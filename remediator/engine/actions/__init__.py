@@ -21,6 +21,8 @@ from remediator.engine.actions import (
     restart,
     restore,
     retune,
+    scale,
+    shift_load,
     silence,
     throttle,
     wait,
@@ -41,6 +43,8 @@ IF = "if"
 PLANNERS: dict[str, Callable[[Progress], Move]] = {
     "throttle": throttle.next_move,
     "retune": retune.next_move,
+    "shift_load": shift_load.next_move,
+    "scale": scale.next_move,
     "restart": restart.next_move,
     "clear_cache": clear_cache.next_move,
     "silence": silence.next_move,

@@ -1,27 +1,40 @@
 """Restore: give back what a remedy changed, one step at a time, while it stays healthy.
 
 A restore is a run of its own, so that it is journaled, fenced and recovered like any other. Between
-two steps it holds no slot. The surprise: it ends at once when the alert fires again or when a
-remedy takes the change over, and leaves the value where it is.
+two steps it holds no slot. The surprise: what it may do is the state of the change. `restoring`
+ends at once, and leaves the value, when the alert fires again; `overdue` only needs healthy
+measurements; `returning` (somebody stopped it) asks for nothing and gives all of it back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
-from remediator.engine.actions.knobs import OWNER, revert_pace
-from remediator.engine.moves import SETTINGS, Done, Failed, Move, Progress, Result, Send, Wait
-from remediator.engine.verify import next_measurement, window_of
+from remediator.engine.actions.knobs import OWNER, number, revert_pace
+from remediator.engine.moves import Done, Failed, Measure, Move, Progress, Result, Send, Wait
+from remediator.engine.verify import (
+    SAMPLED_AT,
+    measure_beside,
+    next_measurement,
+    sampled,
+    window_of,
+)
 from remediator.model.run import HeldChange, Run
 from remediator.model.spec import Condition
-from remediator.model.throttle import step_back
-from remediator.model.verdict import ENOUGH_SAMPLES, Verdict, fresh, has_held
+from remediator.model.throttle import jitter, step_back
+from remediator.model.verdict import ENOUGH_SAMPLES, Reading, Verdict, fresh, has_held
 from remediator.store import changes
 from remediator.store.database import Tx
 
-HEALTHY = "healthy"
-CALL = "give_back"
+HEALTHY, HARD, DEMAND = "healthy", "hard", "demand"
+# A call of its own: the key of a step that nobody can say of must not carry another value.
+CALL, ALL_AT_ONCE = "give_back", "give_back_all"
+# A restore that does not get through waits for its target; each try waits longer.
+RETRIES = 5
+UNDER_WAY = frozenset({changes.RESTORING, changes.OVERDUE, changes.RETURNING})
 
 
 def next_move(progress: Progress) -> Move:
@@ -31,76 +44,127 @@ def next_move(progress: Progress) -> Move:
         if change is not None and change.value == change.base:
             return Done(Verdict.IMPROVED, f"the change is {change.state}")
         return Failed(None, f"the change is {change.state if change else 'gone'}")
-    if change.state != changes.RESTORING or change.restore is None:
+    if change.state not in UNDER_WAY:
         return Failed(None, f"run R{change.run_id} took the change over")
-    if progress.alert_since is not None:
+    if change.state == changes.RESTORING and progress.alert_since is not None:
         return Failed(None, "the alert fires again: the value stays", roll_back=False)
-    iteration = len(progress.iterations(CALL))
-    if progress.result(CALL, iteration, retries=RETRIES) in {Result.FAILED, Result.UNKNOWN}:
-        return Failed(None, f"could not give back: {progress.why_failed(CALL, iteration)}")
-    return _step(progress, change, iteration)
+    call = ALL_AT_ONCE if change.state == changes.RETURNING else CALL
+    iteration = len(progress.iterations(call))
+    if progress.result(call, iteration, retries=RETRIES) in {Result.FAILED, Result.UNKNOWN}:
+        return Failed(None, f"could not give back: {progress.why_failed(call, iteration)}")
+    if call == ALL_AT_ONCE:
+        return _give_back(progress, change, iteration, call=call)
+    return _when_healthy(progress, change, iteration)
 
 
-# A restore that does not get through waits for its target; each try waits longer.
-RETRIES = 5
-
-
-def _step(progress: Progress, change: HeldChange, iteration: int) -> Move:
+def _when_healthy(progress: Progress, change: HeldChange, iteration: int) -> Move:
     spec = change.restore or {}
-    interval = timedelta(seconds=change.restore_interval_s or spec["every_s"])
+    if progress.attempts(CALL, iteration):
+        return _give_back(progress, change, iteration)
     window = window_of(timedelta(seconds=spec["window_s"]), progress.pace)
     since = progress.last_ok() or progress.step_started_at
-    hold = timedelta(seconds=spec["hold_s"]) if iteration == 0 else interval - window
-    readings = fresh(
-        progress.history.readings(progress.run.pc, HEALTHY), acted_at=since, window=window
+    beside = measure_beside(progress, HEALTHY, _beside(spec))
+    if beside is not None:
+        return beside
+    readings = fresh(_trusted(progress, HEALTHY, spec), acted_at=since, window=window)
+    obstacle = _too_early(progress, change, iteration) or _obstacle(
+        progress, spec, readings, hold=_hold(progress, change, iteration, window)
     )
-    condition = Condition.model_validate(spec["healthy"])
-    healthy = (
-        len(readings) >= ENOUGH_SAMPLES
-        and progress.now - readings[-1].at <= progress.pace.evidence_max_age
-        and has_held(readings, condition, hold)
-    )
-    if (healthy and progress.now >= since + interval) or progress.attempts(CALL, iteration):
-        return _give_back(progress, change, iteration, interval, spec["step"])
-    due = next_measurement(
+    if obstacle is None:
+        return _give_back(progress, change, iteration)
+    return _look_again(progress, change, obstacle, not_before=since + window)
+
+
+def _look_again(progress: Progress, change: HeldChange, why: str, *, not_before: Any) -> Move:
+    spec = change.restore or {}
+    due: Measure | Wait = next_measurement(
         progress,
         role=HEALTHY,
-        query=condition.query,
+        query=spec["healthy"]["query"],
         every=timedelta(seconds=spec["measure_s"]),
-        not_before=since + window,
+        not_before=not_before,
     )
-    if isinstance(due, Wait):
-        said = readings[-1].describe() if readings else "not measured yet"
-        return Wait(
-            until=due.until,
-            why=f"{change.knob} at {change.value:g} of {change.base:g}; measured {said}, "
-            f"wanted {condition.comparison}",
-            release_slot=True,
-        )
-    return due
+    if isinstance(due, Measure):
+        return due
+    told = f"{change.knob} at {change.value:g} of {change.base:g}; {why}"
+    return Wait(until=due.until, why=told, release_slot=True)
 
 
-def _give_back(
-    progress: Progress, change: HeldChange, iteration: int, interval: timedelta, step: int | None
-) -> Send:
-    base = change.base
-    value = base if step is None else step_back(change.value, base=base, step=step)
-    last = value == change.base
-    why = f"healthy: {change.knob} {change.value:g} -> {value:g} (base {change.base:g})"
-    common = {"owner": OWNER, "reason": f"run R{progress.run.id}: {why}"}
-    number: float | int = int(value) if value.is_integer() else value
+def _interval(progress: Progress, change: HeldChange) -> timedelta:
+    quiet = progress.now - progress.step_started_at > changes.QUIET
+    backed_off = None if quiet else change.restore_interval_s
+    return timedelta(seconds=backed_off or (change.restore or {})["every_s"])
+
+
+def _too_early(progress: Progress, change: HeldChange, iteration: int) -> str | None:
+    since = progress.last_ok() or progress.step_started_at
+    least = _interval(progress, change) * (1 + jitter(progress.run.id, change.target))
+    if iteration == 0:
+        # R5: whatever was moved last, the other way, was moved before this run began.
+        least = max(least, progress.pace.hold_down)
+    return None if progress.now >= since + least else "healthy so far, but too early"
+
+
+def _hold(progress: Progress, change: HeldChange, iteration: int, window: timedelta) -> timedelta:
+    if iteration == 0:
+        return timedelta(seconds=(change.restore or {})["hold_s"])
+    return _interval(progress, change) - window
+
+
+def _obstacle(
+    progress: Progress, spec: Mapping[str, Any], readings: tuple[Reading, ...], *, hold: timedelta
+) -> str | None:
+    """Return why nothing is given back now; None when it is healthy."""
+    condition = Condition.model_validate(spec["healthy"])
+    said = readings[-1].describe() if readings else "nothing yet"
+    if (
+        len(readings) < ENOUGH_SAMPLES
+        or progress.now - readings[-1].at > progress.pace.evidence_max_age
+        or not has_held(readings, condition, hold)
+    ):
+        return f"measured {said}, wanted {condition.comparison}"
+    for role, wanted in ((HARD, False), (DEMAND, True)):
+        if spec.get(role) is None:
+            continue
+        also = Condition.model_validate(spec[role])
+        newest = _trusted(progress, role, spec)[-1:]
+        value = newest[0].value if newest else None
+        # R8: what cannot be measured loosens nothing.
+        if value is None or also.holds(value) is not wanted:
+            told = newest[0].describe() if newest else "nothing yet"
+            return f"{role}: measured {told}, " + (
+                f"wanted {also.comparison}" if wanted else f"must not be {also.comparison}"
+            )
+    return None
+
+
+def _beside(spec: Mapping[str, Any]) -> dict[str, str]:
+    queries = {role: spec[role]["query"] for role in (HARD, DEMAND) if spec.get(role)}
+    return queries | ({SAMPLED_AT: spec[SAMPLED_AT]} if spec.get(SAMPLED_AT) else {})
+
+
+def _trusted(progress: Progress, role: str, spec: Mapping[str, Any]) -> tuple[Reading, ...]:
+    taken = progress.history.readings(progress.run.pc, role)
+    return sampled(progress, taken) if spec.get(SAMPLED_AT) else taken
+
+
+def _give_back(progress: Progress, change: HeldChange, iteration: int, *, call: str = CALL) -> Send:
+    value = _next_value(progress, change, iteration, call=call)
+    cause = "healthy" if call == CALL else "stopped"
+    why = f"{cause}: {change.knob} {change.value:g} -> {value:g} (base {change.base:g})"
+    args: dict[str, Any] = {"owner": OWNER, "reason": f"run R{progress.run.id}: {why}"}
+    release = value == change.base and change.reverts_itself
+    if release:
+        args["knob"] = change.knob
+    else:
+        args |= {"values": {change.knob: number(value)}, "lease_s": change.lease_s}
+        args |= revert_pace(change.restore) if change.reverts_itself else {}
+    interval = _interval(progress, change) if call == CALL else None
     return Send(
-        call=CALL,
-        role=SETTINGS,
-        verb="release" if last else "set",
-        args={"knob": change.knob, **common}
-        if last
-        else {
-            "values": {change.knob: number},
-            "lease_s": change.lease_s,
-            **revert_pace(change.restore),
-            **common,
-        },
+        call=call,
+        role=change.actuator,
+        verb="release" if release else "set",
+        args=args,
         why=why,
         idempotent=True,
         pc=progress.run.pc,
@@ -111,5 +175,15 @@ def _give_back(
     )
 
 
-def _stepped(tx: Tx, run: Run, *, change_id: int, value: float, interval: timedelta) -> None:
+def _next_value(progress: Progress, change: HeldChange, iteration: int, *, call: str) -> float:
+    step = (change.restore or {}).get("step")
+    if call == ALL_AT_ONCE or step is None:
+        return change.base
+    pending = progress.attempts(call, iteration)
+    if pending:
+        return float(pending[-1].args.get("values", {}).get(change.knob, change.base))
+    return step_back(change.value, base=change.base, step=step)
+
+
+def _stepped(tx: Tx, run: Run, *, change_id: int, value: float, interval: timedelta | None) -> None:
     changes.step_back(tx, change_id, value=value, token=run.fencing_token, interval=interval)

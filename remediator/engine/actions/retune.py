@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from remediator.engine.actions.knobs import refuse, set_knob
-from remediator.engine.moves import SETTINGS, Done, Failed, Inspect, Move, Progress, Result
-from remediator.engine.verify import take_baseline, verify
+from remediator.engine.moves import SETTINGS, Failed, Inspect, Move, Progress, Result
+from remediator.engine.verify import before, prove
 from remediator.model.step import RetuneStep
 
 
@@ -14,10 +14,9 @@ def next_move(progress: Progress) -> Move:
     if not isinstance(step, RetuneStep):
         msg = "not a retune step"
         raise TypeError(msg)
-    if step.verify is not None:
-        baseline = take_baseline(progress, step.verify.query, step.verify.every)
-        if baseline is not None:
-            return baseline
+    start = before(progress)
+    if start is not None:
+        return start
     for knob, value in step.retune.set.items():
         call = f"set:{knob}"
         result = progress.result(call)
@@ -36,6 +35,4 @@ def next_move(progress: Progress) -> Move:
             lease=step.lease,
             why=f"{knob} -> {value:g}",
         )
-    if step.verify is None:
-        return Done(None, "set; nothing to verify it by")
-    return verify(progress, step.verify, acted_at=progress.last_ok() or progress.step_started_at)
+    return prove(progress, done="set")

@@ -214,7 +214,7 @@ def _lower(progress: Progress, step: ThrottleStep, measured: float | None, itera
         value=new,
         lease=step.lease,
         why=why,
-        ramp=True,
+        back=1,
     )
 
 
