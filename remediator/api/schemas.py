@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
+from remediator.model.playbook import Mode
+from remediator.store.overrides import Ruling
+
 # What both databases can count to; a larger number names nothing.
 LARGEST_ID = 2**31 - 1
+WEEK_S = 7 * 86400.0
+YEAR_S = 365 * 86400.0
 Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
@@ -162,6 +167,7 @@ class RunStory(RunOut):
     decisions: list[DecisionOut]
     changes: list[ChangeOut]
     messages: list[MessageOut]
+    approvals: list[ApprovalOut]
 
 
 class AlertStory(AlertOut):
@@ -215,16 +221,21 @@ class Playbooks(Out):
     problems: list[PlaybookProblem]
 
 
-class PauseIn(BaseModel):
-    """A pause: a scope, a reason and an end are required."""
+class Wanted(BaseModel):
+    """Base of what a person asks for: it names who and why, and says nothing we do not know."""
 
     model_config = ConfigDict(extra="forbid")
 
-    scope: str = Field(default="all", pattern="^(all|playbook|target)$")
-    name: str = Field(default="", max_length=200)
     reason: str = Field(min_length=1, max_length=500)
     by: str = Field(min_length=1, max_length=100)
-    length_s: float = Field(ge=1, le=7 * 86400)
+
+
+class PauseIn(Wanted):
+    """A pause: a scope, a reason and an end are required."""
+
+    scope: Literal["all", "playbook", "target", "pool", "action"] = "all"
+    name: str = Field(default="", max_length=200)
+    length_s: float = Field(ge=1, le=WEEK_S)
 
 
 class ResumeIn(BaseModel):
@@ -232,27 +243,113 @@ class ResumeIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    scope: str = Field(default="all", pattern="^(all|playbook|target)$")
+    scope: Literal["all", "playbook", "target", "pool", "action"] = "all"
     name: str = Field(default="", max_length=200)
     by: str = Field(min_length=1, max_length=100)
 
 
-class PauseOut(Out):
-    """One pause in force."""
-
-    id: int
-    scope: str
-    name: str
-    reason: str
-    by: str
-    created_at: datetime
-    until: datetime
-
-
-class CancelIn(BaseModel):
+class CancelIn(Wanted):
     """Stops a run at its next step boundary and takes back what can be."""
+
+
+class StopIn(Wanted):
+    """Rolls back now: every open run of the scope, and what is held in it."""
+
+    scope: Literal["all", "playbook", "target", "pool"] = "all"
+    name: str = Field(default="", max_length=200)
+
+
+class KillIn(Wanted):
+    """Pulls the kill switch; it stays on until somebody lifts it."""
+
+
+class OverrideIn(Wanted):
+    """A person's decision about guards; it always ends."""
+
+    scope: Literal["playbook", "target", "pool"]
+    name: str = Field(min_length=1, max_length=200)
+    decision: Ruling
+    guards: tuple[str, ...] = Field(default=(), description="Which guards, for waive.")
+    length_s: float = Field(ge=1, le=WEEK_S)
+
+
+class PinIn(Wanted):
+    """No run moves this knob of this target."""
+
+    target: str = Field(min_length=1, max_length=200)
+    knob: str = Field(min_length=1, max_length=64)
+    length_s: float | None = Field(default=None, ge=1, le=YEAR_S, description="Default: for good.")
+
+
+class ModeIn(Wanted):
+    """No bolder mode than this in a scope."""
+
+    scope: Literal["all", "playbook", "target", "pool"]
+    name: str = Field(default="", max_length=200)
+    mode: Mode
+    length_s: float | None = Field(default=None, ge=1, le=YEAR_S, description="Default: for good.")
+
+
+class BreakerResetIn(Wanted):
+    """What failed before now no longer counts for a playbook and a pool, or a target without."""
+
+    playbook: str = Field(min_length=1, max_length=63)
+    target: str = Field(min_length=1, max_length=200, description="A target; its pool counts.")
+
+
+class DecideIn(BaseModel):
+    """A person's yes, or no, to what a run asks."""
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(min_length=1, max_length=500)
     by: str = Field(min_length=1, max_length=100)
+    reason: str = Field(default="", max_length=500)
+
+
+class ControlOut(Out):
+    """One control in force."""
+
+    id: int
+    kind: str
+    scope: str
+    name: str
+    value: dict[str, Any] | None
+    reason: str
+    by: str
+    created_at: datetime
+    until: datetime | None = Field(description="null = until it is lifted.")
+
+
+class StoppedOut(Out):
+    """What was asked to go back."""
+
+    runs: list[int] = Field(description="Open runs that turn back at their next step boundary.")
+    changes: list[int] = Field(description="What was held after its run, and is given back now.")
+
+
+class Lifted(Out):
+    """How many controls were lifted."""
+
+    lifted: int
+
+
+class ApprovalOut(Out):
+    """One question to a person."""
+
+    id: int
+    run_id: int
+    pc: int = Field(description="The step that asks; -1 = the run as a whole.")
+    message: str
+    asked_at: datetime
+    expires_at: datetime
+    decision: str | None
+    decided_at: datetime | None
+    by: str
+    reason: str
+
+
+class QuestionOut(ApprovalOut):
+    """One question that is open, and whose it is."""
+
+    playbook: str
+    target: str

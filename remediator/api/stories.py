@@ -223,6 +223,7 @@ def _run_story(tx: Tx, run_id: int) -> schemas.RunStory | None:
         messages=[
             schemas.MessageOut.model_validate(row) for row in queries.messages_of(tx, run_id)
         ],
+        approvals=[schemas.ApprovalOut.model_validate(row) for row in history.approvals],
     )
 
 

@@ -17,13 +17,16 @@ def ask(
     query: dict[str, Any] | None = None,
     *,
     body: dict[str, Any] | None = None,
+    method: str | None = None,
 ) -> Any:
-    """Return the controller's answer, or end with one line that says why there is none."""
+    """Return the controller's answer, or end with one line that says why there is none.
+
+    Without a `method` it is a POST when there is a body, else a GET.
+    """
+    verb = method or ("GET" if body is None else "POST")
     try:
         with httpx.Client(base_url=url, timeout=30, trust_env=False, headers=token()) as client:
-            answer = (
-                client.get(path, params=query) if body is None else client.post(path, json=body)
-            )
+            answer = client.request(verb, path, params=query, json=body)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         fail(f"the controller at {url} does not answer: {error}. Is it running? Set --url.")
     try:

@@ -18,6 +18,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from remediator.model.duration import parse_duration
+
 NO = 1
 CANNOT = 2
 DEFAULT_URL = "http://127.0.0.1:8090"
@@ -59,7 +61,31 @@ Url = Annotated[str, typer.Option(envvar="REMEDIATOR_URL", help="Where the contr
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
 By = Annotated[str, typer.Option(help="Who; it goes on record.", default_factory=whoever_runs_this)]
-Scope = Annotated[str, typer.Option(help="all, playbook:NAME or target:NAME.")]
+Scope = Annotated[
+    str, typer.Option(help="all, or playbook:NAME, target:NAME, pool:NAME, action:KIND.")
+]
+
+
+def scope_of(text: str) -> dict[str, str]:
+    """Return a scope as the API takes it, from `all` or `kind:name`."""
+    kind, _, name = text.partition(":")
+    return {"scope": kind, "name": name}
+
+
+def seconds(length: str) -> float:
+    """Return a length such as 30m in seconds, or end with one line."""
+    try:
+        return parse_duration(length).total_seconds()
+    except (ValueError, OverflowError) as error:
+        fail(f"--for: {error}")
+
+
+def run_number(text: str) -> str:
+    """Return the number of a run written as R12, or end with one line."""
+    number = text.lstrip("rR")
+    if not (number.isascii() and number.isdigit()):
+        fail(f"{text!r} is not a run; it looks like R12")
+    return number
 
 
 def clock_time(text: str | None) -> str:

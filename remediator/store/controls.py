@@ -35,6 +35,31 @@ class Kind(StrEnum):
     BREAKER_RESET = "breaker_reset"  # an event: what failed before it no longer counts
 
 
+def covers(
+    scope: str,
+    name: str,
+    *,
+    playbook: str,
+    target: str,
+    pool: str = "",
+    actions: Iterable[str] = (),
+) -> bool:
+    """Say whether a scope includes a playbook on a target; who has no pool is in none."""
+    match scope:
+        case "all":
+            return True
+        case "playbook":
+            return name == playbook
+        case "target":
+            return name == target
+        case "pool":
+            return bool(pool) and name == pool
+        case "action":
+            return name in set(actions)
+        case _:
+            return False
+
+
 @dataclass(frozen=True)
 class Control:
     """One control.
@@ -58,20 +83,9 @@ class Control:
     def covers(
         self, *, playbook: str, target: str, pool: str = "", actions: Iterable[str] = ()
     ) -> bool:
-        """Say whether it holds for a playbook on a target; an empty pool is in no pool."""
-        match self.scope:
-            case "all":
-                return True
-            case "playbook":
-                return self.name == playbook
-            case "target":
-                return self.name == target
-            case "pool":
-                return bool(pool) and self.name == pool
-            case "action":
-                return self.name in set(actions)
-            case _:
-                return False
+        """Say whether it holds for a playbook on a target."""
+        place = {"playbook": playbook, "target": target, "pool": pool}
+        return covers(self.scope, self.name, **place, actions=actions)
 
     @property
     def place(self) -> str:

@@ -102,7 +102,7 @@ async def test_resume_lifts_exactly_the_scope_it_names(edge: Edge) -> None:
     [
         ({"scope": "target", "name": "detector-l"}, "known: detector-1"),
         ({"scope": "playbook", "name": "throttle"}, "known: throttle-slow-detector"),
-        ({"scope": "target"}, "need one"),
+        ({"scope": "target"}, "which target? Give its name; known: detector-1"),
         ({"scope": "all", "name": "detector-1"}, "takes no name"),
         ({"scope": "everything"}, "scope"),
         ({"reason": ""}, "reason"),
