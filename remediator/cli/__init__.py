@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from remediator.cli import control, local, stories
+from remediator.cli import approvals, control, local, overrides, rehearse, stories
 from remediator.cli.terminal import CANNOT, NO, err, plain
 from remediator.errors import ConfigurationError, RemediatorError
 
@@ -28,9 +28,22 @@ for command in (
     control.pause,
     control.resume,
     control.cancel,
+    control.stop,
+    control.kill,
+    control.controls,
+    approvals.approvals,
+    approvals.approve,
+    approvals.reject,
+    overrides.override,
+    overrides.lift,
+    overrides.pin,
+    overrides.unpin,
+    overrides.mode,
+    overrides.reset_breaker,
     local.demo,
 ):
     app.command()(command)
+app.command("test")(rehearse.rehearse)
 
 
 def main() -> None:
