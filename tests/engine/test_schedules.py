@@ -146,6 +146,17 @@ async def test_a_cron_that_is_new_does_not_make_up_for_slots_before_it(world: Wo
     assert world.runs() == []
 
 
+async def test_each_slot_of_a_cron_has_one_run_whatever_the_guards_allow(world: World) -> None:
+    world.serve(looking(NIGHTLY, guards=[]))
+    world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
+    await world.tick()
+    for night in (1, 2):
+        world.clock.now = datetime(2026, 3, 2 + night, 1, 59, 50, tzinfo=UTC)
+        await pass_time(world, 900, step=10)
+        assert len(world.runs()) == night
+    assert [a["firing"] for a in world.alerts()] == [False, False]
+
+
 async def test_a_slot_that_nobody_was_there_for_is_left_out(world: World) -> None:
     world.serve(looking(NIGHTLY))
     world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
