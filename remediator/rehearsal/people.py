@@ -6,14 +6,13 @@ nobody asks) fails the test, because a test that says so is wrong about what hap
 
 from __future__ import annotations
 
+from remediator.engine import stopping
 from remediator.engine.settle import CANCELLED
-from remediator.model.run import ApprovalRow, Decided, Run
+from remediator.model.run import Decided
 from remediator.rehearsal.script import VERBS, Control
-from remediator.store import approvals, controls, queries, runs
+from remediator.store import approvals, controls, runs
+from remediator.store.controls import Kind
 from remediator.store.database import Tx
-
-# More open runs than any test has.
-MOST = 10_000
 
 
 def does(control: Control) -> str:
@@ -45,11 +44,14 @@ def do(tx: Tx, control: Control) -> str:
         return _cancel(tx, control)
     if control.approve is not None or control.reject is not None:
         return _decide(tx, control)
-    return _stop(tx, control)
+    if control.stop is not None:
+        stopping.stop_scope(tx, scope=kind, name=name, by=control.by, reason=control.reason)
+        return ""
+    return _switch(tx, control)
 
 
 def _cancel(tx: Tx, control: Control) -> str:
-    found = [run for run in _open_runs(tx) if run.playbook == control.cancel]
+    found = [run for run in runs.open_remedies(tx) if run.playbook == control.cancel]
     reason = f"{CANCELLED} by {control.by}: {control.reason}"
     for run in found:
         runs.ask_to_stop(tx, run.id, reason=reason, insists=True)
@@ -59,42 +61,19 @@ def _cancel(tx: Tx, control: Control) -> str:
 def _decide(tx: Tx, control: Control) -> str:
     playbook = control.approve if control.approve is not None else control.reject
     decision = Decided.APPROVED if control.approve is not None else Decided.REJECTED
-    asked = [row for row in _open_questions(tx) if _playbook_of(tx, row) == playbook]
-    for row in asked:
-        approvals.decide(tx, row.id, decision=decision, by=control.by, reason=control.reason)
-    return "" if asked else f"{playbook} asks nothing"
+    decided = False
+    for row in approvals.open_questions(tx):
+        run = runs.get_run(tx, row.run_id)
+        if run is not None and run.playbook == playbook:
+            decided |= approvals.decide(
+                tx, row.id, decision=decision, by=control.by, reason=control.reason
+            )
+    return "" if decided else f"{playbook} asks nothing"
 
 
-def _open_questions(tx: Tx) -> list[ApprovalRow]:
-    return [
-        row
-        for run in _open_runs(tx)
-        for row in approvals.of_run(tx, run.id)
-        if row.decision is None and row.expires_at > tx.now
-    ]
-
-
-def _playbook_of(tx: Tx, row: ApprovalRow) -> str:
-    run = runs.get_run(tx, row.run_id)
-    return run.playbook if run else ""
-
-
-def _open_runs(tx: Tx) -> list[Run]:
-    found = queries.list_runs(
-        tx,
-        target=None,
-        playbook=None,
-        state=None,
-        kind=None,
-        alert_id=None,
-        before=None,
-        limit=MOST,
-    )
-    return [run for run in found if run.state.is_open]
-
-
-def _stop(tx: Tx, control: Control) -> str:
-    if control.kill is False:
-        lifted = controls.lift(tx, controls.in_force(tx, controls.Kind.KILL), by=control.by)
-        return "" if lifted else "the kill switch is off"
-    return ""
+def _switch(tx: Tx, control: Control) -> str:
+    if control.kill:
+        stopping.kill(tx, by=control.by, reason=control.reason)
+        return ""
+    lifted = controls.lift(tx, controls.in_force(tx, Kind.KILL), by=control.by)
+    return "" if lifted else "the kill switch is off"

@@ -64,6 +64,7 @@ class TargetSpec(Spec):
     instance: str = Field(default="", description="Its `instance` label; by default its name.")
     job: str = Field(default="", description="Its `job` label.")
     pool: str = Field(default="", description="Targets that can stand in for each other.")
+    mode: Mode | None = Field(default=None, description="No playbook goes further here.")
     settings: dict[str, float | int] = Field(
         default={"max_concurrency": 10}, description="Its tunables and their base."
     )

@@ -174,6 +174,7 @@ class Stage:
                 job=spec.job,
                 pool=spec.pool,
                 actuators={p.role: p.role for p in self.cast.values() if p.name == name},
+                caps={f"inventory.{name}.mode": spec.mode} if spec.mode else {},
             )
             for name, spec in self.script.inventory.items()
         )
