@@ -135,6 +135,12 @@ class FakeActuator:
             return TemporaryError(words, retry_after=self.retry_after)
         return PermanentError(words) if outcome is Outcome.PERMANENT else OutcomeUnknownError(words)
 
+    async def read(self, target: Target) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+    async def probe(self, target: Target, call: Call, before: Mapping[str, Any]) -> bool | None:
+        raise NotImplementedError
+
     def _do(self, call: Call) -> Mapping[str, Any]:
         raise NotImplementedError
 

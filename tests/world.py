@@ -19,7 +19,7 @@ from remediator.actuators.observed import ObservedActuator
 from remediator.engine import intake
 from remediator.engine.admission import Admission
 from remediator.engine.effects import Effects
-from remediator.engine.moves import PROCESS, SETTINGS
+from remediator.engine.moves import COMMANDS, ENDPOINTS, PROCESS, SETTINGS, SILENCES
 from remediator.engine.ports import Actuator
 from remediator.engine.reconcile import Reconciler
 from remediator.engine.runner import Runner
@@ -27,9 +27,9 @@ from remediator.model.alert import Alert
 from remediator.model.effect import Call
 from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Pinned
-from remediator.model.run import Run, RunKind, StepRow
+from remediator.model.run import Decided, Run, RunKind, StepRow
 from remediator.model.target import Inventory, Target
-from remediator.store import controls, queries, runs, steps
+from remediator.store import approvals, controls, queries, runs, steps
 from remediator.store.database import Database, Tx
 from remediator.store.tables import Moment, alerts, changes, decisions, notifications
 from remediator.store.tables import runs as runs_table
@@ -37,6 +37,7 @@ from remediator.store.tables import steps as steps_table
 from remediator.telemetry import Metrics
 from tests.builders import GPU1, GPU2, INSTANCE, pinned
 from tests.fakes import (
+    FakeActuator,
     FakeClock,
     FakeDetector,
     FakeMetrics,
@@ -45,6 +46,7 @@ from tests.fakes import (
     FakeSilences,
 )
 from tests.journals import DeathPlan, DiedError, DyingDatabase, InlineDatabase, a_journal
+from tests.outside import FakeLog, FakeOnce, FakeSilencer
 
 
 @dataclass
@@ -93,6 +95,9 @@ class World:
         self.detectors = {
             name: FakeDetector(self.clock, self.processes[name]) for name in self.targets
         }
+        self.endpoints, self.commands = FakeOnce(self.clock), FakeOnce(self.clock)
+        self.silencer = FakeSilencer(self.clock, self.silences)
+        self.log = FakeLog()
         self.inventory = Inventory(
             Target(
                 name=name,
@@ -120,10 +125,13 @@ class World:
         return self.processes[self.targets[0]]
 
     @property
-    def actuators(self) -> dict[str, FakeDetector | FakeProcess]:
+    def actuators(self) -> dict[str, FakeActuator]:
         """Every fake actuator by `target/role`."""
-        found: dict[str, FakeDetector | FakeProcess] = {}
+        found: dict[str, FakeActuator] = {}
         for name in self.targets:
+            found[f"{name}/{ENDPOINTS}"] = self.endpoints
+            found[f"{name}/{COMMANDS}"] = self.commands
+            found[f"{name}/{SILENCES}"] = self.silencer
             found[f"{name}/{SETTINGS}"] = self.detectors[name]
             found[f"{name}/{PROCESS}"] = self.processes[name]
         return found
@@ -152,6 +160,7 @@ class World:
                 Mode.OBSERVE: {key: ObservedActuator(inner) for key, inner in real.items()},
             },
             pace=self.pace,
+            lookers={f"{name}/{PROCESS}": self.log for name in self.targets},
         )
         runner = Runner(
             db=db,
@@ -269,6 +278,15 @@ class World:
         return await self.db.write(
             runs.ask_to_stop, run.id, reason=f"cancelled by ann: {why}", insists=True
         )
+
+    async def decide(self, run: Run, decision: Decided, *, by: str = "ann") -> bool:
+        """Say yes or no to what a run asks, as a person does."""
+
+        def body(tx: Tx) -> bool:
+            asked = approvals.of_run(tx, run.id)[-1]
+            return approvals.decide(tx, asked.id, decision=decision, by=by, reason="a test")
+
+        return await self.db.write(body)
 
     # -- looking -------------------------------------------------------------------------------
 

@@ -23,11 +23,9 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from remediator.actuators.exchange import Request, exchange, result_of
 from remediator.errors import EffectError, OutcomeUnknownError, PermanentError, TemporaryError
+from remediator.model.alert import SILENCER
 from remediator.model.effect import Call
 from remediator.model.target import Target
-
-# By this name `prometheus.alertmanager` knows our silences: they never deny a run.
-CREATED_BY = "remediator"
 
 
 class _Status(BaseModel):
@@ -43,7 +41,7 @@ class _Silence(BaseModel):
     def has(self, tag: str) -> bool:
         """Say whether it is ours, is not over, and carries this tag."""
         lives = self.status.state in {"active", "pending"}
-        return lives and self.created_by == CREATED_BY and self.comment.endswith(f"[{tag}]")
+        return lives and self.created_by == SILENCER and self.comment.endswith(f"[{tag}]")
 
 
 _ANSWER = TypeAdapter(list[_Silence])
@@ -71,7 +69,7 @@ class SilencesActuator:
         Raises:
             TemporaryError, PermanentError: no peer could be asked.
         """
-        ours = {one.id: one for one in await self._all() if one.created_by == CREATED_BY}
+        ours = {one.id: one for one in await self._all() if one.created_by == SILENCER}
         lasting = [one for one in ours.values() if one.status.state != "expired"]
         return {"silences": [{"id": one.id, "comment": one.comment} for one in lasting]}
 
@@ -137,7 +135,7 @@ class SilencesActuator:
             "matchers": args["matchers"],
             "startsAt": args["starts_at"],
             "endsAt": args["ends_at"],
-            "createdBy": CREATED_BY,
+            "createdBy": SILENCER,
             "comment": f"{args['comment']} [{args['tag']}]",
         }
         unreached: TemporaryError | None = None

@@ -157,6 +157,14 @@ class MessageOut(Out):
     error: str
 
 
+class DiagnosisOut(Out):
+    """What the run saw when it looked."""
+
+    pc: int = Field(description="The step that looked; -1 = before the first effect.")
+    at: datetime
+    seen: dict[str, Any] = Field(description="By role, query and log; an error has its words.")
+
+
 class RunStory(RunOut):
     """One run with everything on record of it."""
 
@@ -167,6 +175,7 @@ class RunStory(RunOut):
     decisions: list[DecisionOut]
     changes: list[ChangeOut]
     messages: list[MessageOut]
+    diagnoses: list[DiagnosisOut]
     approvals: list[ApprovalOut]
 
 

@@ -14,7 +14,7 @@ from remediator.api import schemas
 from remediator.language.loader import Library
 from remediator.model.playbook import Mode
 from remediator.model.target import Inventory, Target
-from remediator.store import alerts, queries, runs, steps
+from remediator.store import alerts, diagnoses, queries, runs, steps
 from remediator.store.database import Database, Tx
 
 Before = Annotated[
@@ -222,6 +222,9 @@ def _run_story(tx: Tx, run_id: int) -> schemas.RunStory | None:
         ],
         messages=[
             schemas.MessageOut.model_validate(row) for row in queries.messages_of(tx, run_id)
+        ],
+        diagnoses=[
+            schemas.DiagnosisOut.model_validate(row) for row in diagnoses.of_run(tx, run_id)
         ],
         approvals=[schemas.ApprovalOut.model_validate(row) for row in history.approvals],
     )

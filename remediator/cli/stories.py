@@ -153,6 +153,7 @@ def tell_run(run: dict[str, Any]) -> None:
         tell_decision(decision)
     told = [(s["started_at"], step_line(s)) for s in run["steps"]]
     told += [(m["at"], measurement_line(m)) for m in run["measurements"]]
+    told += [(look["at"], diagnosis_line(look)) for look in run["diagnoses"]]
     for _, line in sorted(told, key=lambda item: item[0]):
         out.print(plain(line))
     for change in run["changes"]:
@@ -180,6 +181,18 @@ def step_line(step: dict[str, Any]) -> str:
         f"    {clock_time(step['started_at'])}  {back}{step['call']}{tries}: {step['why']} "
         f"=> {step['status']}{error}"
     )
+
+
+def diagnosis_line(diagnosis: dict[str, Any]) -> str:
+    """Return what a run saw as a line; `--json` has all of it."""
+    parts = ", ".join(_glance(name, part) for name, part in diagnosis["seen"].items())
+    return f"    {clock_time(diagnosis['at'])}  looked at {parts or 'nothing'}"
+
+
+def _glance(name: str, part: Any) -> str:
+    # An error or the answer to a query fits into a line; a document does not.
+    said = part.get("error") or part.get("said") if isinstance(part, dict) else None
+    return f"{name} ({shortened(str(said))})" if said else name
 
 
 def measurement_line(measurement: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ def _undo(row: StepRow, call: str) -> Send:
         verb=undo["verb"],
         args=args,
         why=f"take {row.call} back",
-        idempotent=undo["verb"] != "start",
+        idempotent=undo.get("idempotent", undo["verb"] != "start"),
         pc=row.pc,
         iteration=row.iteration,
         phase=Phase.ROLLBACK,
