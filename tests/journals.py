@@ -68,6 +68,19 @@ class InlineDatabase(Database):
         return self.transact(body, *args, writing=executor is self._writer, **kwargs)
 
 
+class Interrupted(InlineDatabase):
+    """A journal in which something else commits just before a chosen body."""
+
+    before: str = ""
+    then: Callable[[], object] | None = None
+
+    def transact(self, body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if body.__name__ == self.before and self.then is not None:
+            then, self.then = self.then, None
+            then()
+        return super().transact(body, *args, **kwargs)
+
+
 class DiedError(StoreUnavailableError):
     """The process is gone: nothing it does reaches the journal any more."""
 

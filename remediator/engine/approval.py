@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 
 from remediator.engine.moves import Ask, Done, Failed, Halt, Move, Progress, Readmit
+from remediator.engine.settle import STOPPED
 from remediator.model.decision import Denied, Reason
 from remediator.model.duration import format_duration
 from remediator.model.effect import Message
@@ -87,7 +88,7 @@ def _told(answer: ApprovalRow) -> str:
 
 def _as_stop(answer: ApprovalRow) -> str:
     told = _told(answer)
-    return told if answer.decision is Decided.REJECTED else f"{approvals.UNANSWERED}: {told}"
+    return told if answer.decision is Decided.REJECTED else f"{STOPPED}: {told}"
 
 
 def ask(tx: Tx, run: Run, plan: Playbook, question: Ask) -> None:

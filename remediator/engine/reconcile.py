@@ -33,7 +33,7 @@ from remediator.model.effect import Call, Message
 from remediator.model.pace import Pace
 from remediator.model.playbook import Pinned
 from remediator.model.run import HeldChange, Run
-from remediator.store import alerts, changes, controls, outbox, retention, runs
+from remediator.store import alerts, approvals, changes, controls, outbox, retention, runs
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx, moment
 from remediator.telemetry import Metrics
@@ -64,9 +64,12 @@ class Reconciler:
     _listening_since: datetime | None = None
 
     async def dispatch(self) -> None:
-        """Decide about alerts that wait for a decision, then drive the runs that are due."""
+        """Decide about alerts that wait for it, drop moot questions, then drive the runs due."""
         for alert in await self.db.write(alerts.to_review, limit=REVIEW_LIMIT):
             await self._consider(alert)
+        moot = await self.db.read(approvals.moot)
+        if moot:
+            await self.db.write(approvals.wake, moot)
         await self.drive_due()
 
     async def look_by_schedule(self) -> None:

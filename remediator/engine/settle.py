@@ -18,7 +18,7 @@ from remediator.engine.moves import Done, Failed, Progress
 from remediator.model.decision import Admitted
 from remediator.model.effect import Message
 from remediator.model.pace import Pace
-from remediator.model.playbook import Mode, Pinned
+from remediator.model.playbook import Mode, Pinned, Playbook
 from remediator.model.run import Phase, Run, RunKind, RunState, StepStatus
 from remediator.model.step import EscalateStep
 from remediator.model.verdict import Verdict
@@ -32,10 +32,11 @@ CANCELLED = "cancelled"  # a person ended this run
 STOPPED = "stopped"  # a person wants it rolled back now: this run, or a scope
 KILLED = "killed"  # the kill switch
 OUT_OF_BUDGET = "budget"
+INEFFECTIVE = "no effect"  # what it set helped nobody: a rollback takes settings back as well
 # A person's word takes back everything the run did; any other stop only what is half-done.
 TAKE_ALL_BACK = (CANCELLED, STOPPED, KILLED, approvals.REJECTED)
 # Whoever asked for the room, or for quiet, comes first.
-NOT_AGAIN_AT_ONCE = (PREEMPTED, OUT_OF_BUDGET, approvals.UNANSWERED, *TAKE_ALL_BACK)
+NOT_AGAIN_AT_ONCE = (PREEMPTED, OUT_OF_BUDGET, *TAKE_ALL_BACK)
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def takes_all_back(progress: Progress) -> bool:
     """Say whether a rollback takes settings back as well, which are leases that could live on."""
     run = progress.run
     if (run.stop_reason or "").startswith(TAKE_ALL_BACK) or run.verdict is Verdict.WORSE:
+        return True
+    if run.reason.startswith(INEFFECTIVE):
         return True
     return run.stop_reason is None and progress.plan.on_failure.undo
 
@@ -132,6 +135,7 @@ def fail(tx: Tx, run: Run, move: Failed, successor: Successor | str, pace: Pace)
     runs.close(
         tx, run, state=RunState.FAILED, verdict=move.verdict or Verdict.UNKNOWN, reason=move.reason
     )
+    _tell_as_declared(tx, run, move.reason)
     return hand_over(tx, run, move.reason, successor, pace)
 
 
@@ -166,6 +170,7 @@ def end_rollback(
     if failures:
         _tell(tx, run, "critical", "rollback failed", reason)
     if run.stop_reason is None:
+        _tell_as_declared(tx, run, reason)
         hand_over(tx, run, reason, successor, pace)
     else:
         _after_stop(tx, run, pace)
@@ -205,6 +210,12 @@ def _review_soon(tx: Tx, run: Run) -> None:
         alert = alerts.get_alert(tx, run.alert_id)
         if alert is not None and alert.firing:
             alerts.review_now(tx, run.alert_id)
+
+
+def _tell_as_declared(tx: Tx, run: Run, reason: str) -> None:
+    words = Playbook.model_validate(run.plan).on_failure.notify
+    if words:
+        _tell(tx, run, "warning", "failed", f"{words}\n{reason}")
 
 
 def _tell(tx: Tx, run: Run, severity: str, what: str, body: str) -> None:

@@ -38,7 +38,7 @@ class WebhookNotifier:
     """One URL that takes messages; any 2xx means that they were told.
 
     Attributes:
-        url: where to POST `{key, severity, title, body}`.
+        url: where to POST `{key, severity, title, body, dedup}`.
         client: shared and owned by `app`.
         token_file: holds the bearer token, read anew for each message; None sends none.
         timeout_s: longest wait for the status of the answer, in seconds.

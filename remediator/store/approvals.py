@@ -20,9 +20,8 @@ from remediator.store.database import Tx, inserted_id
 from remediator.store.tables import approvals, runs
 
 _COLUMNS = [approvals.c[name] for name in ApprovalRow.__dataclass_fields__]
-# How the reason of a run begins that a person said no to, and of one that nobody decided about.
+# How the stop reason of a run begins that a person said no to.
 REJECTED = Decided.REJECTED.value
-UNANSWERED = "unanswered"
 
 
 def _row_of(row: Row[Any]) -> ApprovalRow:

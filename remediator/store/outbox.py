@@ -13,14 +13,17 @@ from sqlalchemy import insert, select, update
 
 from remediator.model.effect import Message
 from remediator.store.database import Tx
-from remediator.store.tables import notifications
+from remediator.store.tables import alerts, notifications, runs
 
 FIRST_RETRY = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(minutes=15)
 
 
 def queue(tx: Tx, message: Message, *, run_id: int | None = None) -> bool:
-    """Queue a message; False when the same event is queued or told already."""
+    """Queue a message; False when the same event is queued or told already.
+
+    Without a `dedup` of its own it gets that of the run's story: the alert and the target.
+    """
     known = tx.conn.execute(
         select(notifications.c.key).where(notifications.c.key == message.key)
     ).first()
@@ -32,7 +35,7 @@ def queue(tx: Tx, message: Message, *, run_id: int | None = None) -> bool:
             severity=message.severity,
             title=message.title,
             body=message.body,
-            dedup=message.dedup,
+            dedup=message.dedup or _story(tx, run_id) or message.key,
             run_id=run_id,
             created_at=tx.now,
             due_at=tx.now,
@@ -40,6 +43,16 @@ def queue(tx: Tx, message: Message, *, run_id: int | None = None) -> bool:
         )
     )
     return True
+
+
+def _story(tx: Tx, run_id: int | None) -> str:
+    """Return what all messages about one alert on one target share, whichever run they tell of."""
+    row = tx.conn.execute(
+        select(runs.c.target, alerts.c.fingerprint)
+        .join_from(runs, alerts, runs.c.alert_id == alerts.c.id, isouter=True)
+        .where(runs.c.id == run_id)
+    ).first()
+    return "" if row is None else f"{row.fingerprint or 'no-alert'}/{row.target}"
 
 
 def take_due(tx: Tx, *, limit: int) -> list[Message]:

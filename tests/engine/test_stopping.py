@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,24 +17,11 @@ from remediator.store.alerts import get_alert
 from remediator.store.database import Database
 from tests.builders import GPU1, a_playbook, a_restart, a_throttle, an_alert
 from tests.fakes import Outcome
-from tests.journals import InlineDatabase
+from tests.journals import Interrupted
 from tests.world import World
 
 SLOW, DOWN = an_alert("Slow"), an_alert("Down")
 COOL = [{"cooldown": "1h"}]
-
-
-class Interrupted(InlineDatabase):
-    """A journal in which something else commits just before a chosen body."""
-
-    before: str = ""
-    then: Callable[[], object] | None = None
-
-    def transact(self, body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if body.__name__ == self.before and self.then is not None:
-            then, self.then = self.then, None
-            then()
-        return super().transact(body, *args, **kwargs)
 
 
 async def throttling(world: World, **parts: Any) -> None:

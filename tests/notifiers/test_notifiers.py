@@ -19,7 +19,13 @@ from remediator.notifiers.webhook import WebhookNotifier
 from tests.actuators.contract import PLENTY_S, EffectContract
 from tests.actuators.server import answer, closed_port, hang, hang_mid_body, serving
 
-MESSAGE = Message(key="run/7/escalated", severity="critical", title="It did not help", body="a\nb")
+MESSAGE = Message(
+    key="run/7/escalated",
+    severity="critical",
+    title="It did not help",
+    body="a\nb",
+    dedup="f00d/gpu-1",
+)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -58,6 +64,7 @@ async def test_a_webhook_gets_the_message_its_key_and_the_newest_token(
         "severity": "critical",
         "title": "It did not help",
         "body": "a\nb",
+        "dedup": "f00d/gpu-1",
     }
 
 
@@ -120,6 +127,7 @@ async def test_the_log_gets_one_line_at_the_level_of_the_message(severity: str, 
             "severity": severity,
             "title": "t",
             "body": "b",
+            "dedup": "",
         }
     ]
 
@@ -137,6 +145,7 @@ async def test_the_file_gets_one_json_line_for_each_message(tmp_path: Path) -> N
         "severity": "critical",
         "title": "It did not help",
         "body": "a\nb",
+        "dedup": "f00d/gpu-1",
     }
     assert second["title"].startswith("ü")
 
