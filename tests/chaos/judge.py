@@ -114,12 +114,17 @@ class Journal:
         )
 
     def two_at_once(self) -> list[tuple[Any, ...]]:
-        """Return attempts on one target that overlapped in time, of two different runs."""
+        """Return attempts on one target that overlapped in time, of two different remedies.
+
+        A restore whose call has no answer lets go of the target, and a remedy may act before that
+        call is settled; its fencing token makes the late one harmless.
+        """
         return self.rows(
             "SELECT a.id, b.id, x.target FROM steps a JOIN runs x ON x.id = a.run_id"
             " JOIN runs y ON y.target = x.target AND y.id > x.id AND y.mode = x.mode"
             " JOIN steps b ON b.run_id = y.id"
-            " WHERE a.started_at < b.started_at AND a.ended_at > b.started_at"
+            " WHERE x.kind = 'remedy' AND y.kind = 'remedy'"
+            " AND a.started_at < b.started_at AND a.ended_at > b.started_at"
         )
 
     def half_done(self, targets: dict[str, Emulated]) -> list[str]:
