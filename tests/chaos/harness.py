@@ -35,6 +35,7 @@ target: ${{ alert.labels.instance }}
 guards:
   - require: {query: 'p95{instance="${{ target.instance }}"}', above: 0.25}
   - cooldown: 1s
+  - breaker: {failures: 100000}
 steps:
   - throttle:
       {signal: 'p95{instance="${{ target.instance }}"}', objective: 0.25, min: 1, max: 10}
@@ -58,6 +59,7 @@ target: ${{ alert.labels.instance }}
 guards:
   - require: {query: 'up{instance="${{ target.instance }}"}', below: 1}
   - cooldown: 1s
+  - breaker: {failures: 100000}
 steps:
   - restart: {drain_within: 1s, ready_within: 8s}
     timeout: 1s

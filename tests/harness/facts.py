@@ -60,7 +60,9 @@ class Facts:
 
     def reply(self, path: str, form: dict[str, str]) -> Raw | None:
         """Answer one request of Prometheus' query API; None hangs up."""
-        query = form["query"]
+        query = form.get("query", "")
+        if not query:
+            return None  # whoever asked was killed in the middle of the question
         self.asked.append(query)
         value = self.answer(query)
         if value is HANG:

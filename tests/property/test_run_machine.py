@@ -1,8 +1,9 @@
 """Alerts, outcomes, deaths and people in any order: what must hold whatever happens.
 
-Hypothesis drives two targets, two replicas and three playbooks (throttle, restart, retune) through
-random stories and checks the invariants of the journal against what the fake targets really saw.
-The surprise: the checks read the targets' own records, never what the controller believes.
+Hypothesis drives two targets, two replicas and four playbooks (throttle, restart, a retune that
+asks first, a throttle that only observes) through random stories and checks the invariants of
+design section 4 against what the fake targets really saw. The surprise: the checks read the
+targets' own records, never what the controller believes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import exists, select
 
+from remediator.engine import stopping
 from remediator.model.alert import Alert
 from remediator.model.pace import Pace
-from remediator.model.run import Run, RunKind
+from remediator.model.playbook import Mode
+from remediator.model.run import Decided, Run, RunKind
+from remediator.store import approvals, controls, runs
 from remediator.store.database import Tx
 from remediator.store.tables import alerts, decisions
 from tests.builders import GPU1, GPU2, a_restart, a_retune, a_throttle, an_alert
 from tests.fakes import FakeClock, Outcome, Refuse
 from tests.journals import DeathPlan, DyingDatabase, a_journal
 from tests.world import World
-
-pytestmark = pytest.mark.slow
 
 QUICK = Pace(
     scrape=timedelta(seconds=1),
@@ -41,6 +44,7 @@ QUICK = Pace(
     lease=timedelta(seconds=30),
     max_hold=timedelta(minutes=10),  # what a person keeps by cancelling its restore ends, too
     actions=50,
+    watchdog_within=timedelta(seconds=90),
 )
 KNOBS = {"max_concurrency": 10, "batch_size": 8}
 TARGETS = st.sampled_from([GPU1, GPU2])
@@ -55,19 +59,25 @@ PROOF = {"below": 0.25, "within": "20s", "for": "2s", "every": "1s", "window": "
 
 
 def playbooks() -> list[dict[str, Any]]:
-    """Return three playbooks that get in each other's way."""
+    """Return four playbooks that get in each other's way."""
     alive = {key: value for key, value in PROOF.items() if key != "below"}
     restart = {"verify": {"query": "alive", "above": 0, **alive}, "on_unknown": "probe"}
+    patient = [{"breaker": {"failures": 1000}}]
+    throttle: dict[str, Any] = {
+        "knobs": {"window": "1s", "throughput": "useful"},
+        "step": {"verify": {"query": "p95", **PROOF}, "lease": "2m"},
+        "on_resolve": {"restore": {"every": "3s", "hold": "3s", "step": 3}},
+    }
     return [
-        a_throttle(
-            guards=[],
-            knobs={"window": "1s", "throughput": "useful"},
-            step={"verify": {"query": "p95", **PROOF}, "lease": "2m"},
-            on_resolve={"restore": {"every": "3s", "hold": "3s", "step": 3}},
+        a_throttle(guards=patient, **throttle),
+        a_throttle(name="shadow", mode="observe", guards=[{"cooldown": "20s"}], **throttle),
+        a_restart(
+            guards=[{"cooldown": "20s"}, *patient], restart={"ready_within": "20s"}, step=restart
         ),
-        a_restart(guards=[{"cooldown": "20s"}], restart={"ready_within": "20s"}, step=restart),
         a_retune(
             {"batch_size": 4},
+            mode="propose",
+            approval={"within": "1m"},
             priority=50,
             on={"alerts": ['alertname="Memory"']},
             step={"verify": {"query": "memory", **PROOF}, "lease": "2m"},
@@ -87,13 +97,28 @@ class RunMachine(RuleBasedStateMachine):
         self.world.serve(*playbooks())
         self.started = 0
         self.closed: dict[int, Run] = {}
-        self.sent_while_paused = 0
-        self.paused = False
+        self.tokens: dict[str, int] = {}
+        # Forward intents when it was last seen that there may be no more of them.
+        self.frozen: int | None = None
+        # Whether the Watchdog is heard.
+        self.beats = True
         # A target on which somebody may have done what nobody knows of.
         self.unsure: set[str] = set()
 
     def do(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(coroutine)
+
+    def go(self, seconds: float) -> None:
+        """Let time pass, with the Watchdog heard before it or not."""
+        if self.beats:
+            self.do(self.world.fire(an_alert("Watchdog")))
+        self.do(self.world.settle(seconds))
+        if any(not one.dead for one in self.world.controllers):
+            late = [c for c in self.world.changes(still_held=True) if self.over(c["lease_until"])]
+            assert late == [], "held without a lease"
+
+    def over(self, lease_until: datetime) -> bool:
+        return lease_until < self.world.clock()
 
     @initialize(p95=st.sampled_from([0.1, 0.5]))
     def begin(self, p95: float) -> None:
@@ -120,14 +145,14 @@ class RunMachine(RuleBasedStateMachine):
         }
         self.world.metrics.answers.update(bad[name])
         self.do(self.world.fire(an_alert(name, where, starts_at=self.world.clock())))
-        self.do(self.world.settle(seconds))
+        self.go(seconds)
 
     @rule(name=NAMES, where=TARGETS, seconds=st.sampled_from([5, 30]))
     def relief(self, name: str, where: str, seconds: float) -> None:
         self.world.metrics.answers.update(p95=0.1, memory=0.1, alive=1, up=1)
-        self.do(self.world.settle(3))
+        self.go(3)
         self.do(self.world.resolve(an_alert(name, where)))
-        self.do(self.world.settle(seconds))
+        self.go(seconds)
 
     @rule(down=st.booleans())
     def prometheus(self, *, down: bool) -> None:
@@ -150,7 +175,7 @@ class RunMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0, 1, 3, 10, 40]))
     def time_passes(self, seconds: float) -> None:
-        self.do(self.world.settle(seconds))
+        self.go(seconds)
 
     @rule(where=TARGETS, verb=SETTING_VERBS, outcome=CERTAIN)
     def settings_refused(self, where: str, verb: str, outcome: Outcome | Refuse) -> None:
@@ -175,13 +200,46 @@ class RunMachine(RuleBasedStateMachine):
 
     # -- people ----------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([5, 60]))
-    def while_paused_nothing_new_is_begun(self, seconds: float) -> None:
-        self.do(self.world.pause())
-        before = self.forward_intents()
-        self.do(self.world.settle(seconds))
-        assert self.forward_intents() == before
-        self.do(self.world.resume())
+    @rule(scope=st.sampled_from(["all", "target", "playbook", "action"]))
+    def pause(self, scope: str) -> None:
+        names = {"all": "", "target": GPU1, "playbook": "throttle", "action": "restart"}
+        self.do(self.world.pause(scope, names[scope], seconds=120))
+
+    @rule(scope=st.sampled_from(["all", "target", "playbook", "action"]))
+    def resume(self, scope: str) -> None:
+        names = {"all": "", "target": GPU1, "playbook": "throttle", "action": "restart"}
+        self.do(self.world.resume(scope, names[scope]))
+
+    @rule(scope=st.sampled_from(["all", "target", "playbook", "pool"]))
+    def stop(self, scope: str) -> None:
+        names = {"all": "", "target": GPU1, "playbook": "throttle", "pool": "detectors"}
+        self.do(
+            self.world.db.write(
+                stopping.stop_scope, scope=scope, name=names[scope], by="ann", reason="a test"
+            )
+        )
+
+    @rule()
+    def kill(self) -> None:
+        self.do(self.world.db.write(stopping.kill, by="ann", reason="a test"))
+
+    @rule()
+    def unkill(self) -> None:
+        self.do(self.world.db.write(_unkill))
+
+    @rule(beats=st.booleans())
+    def watchdog(self, *, beats: bool) -> None:
+        self.beats = beats
+
+    @rule(yes=st.booleans(), twice=st.booleans())
+    def decide(self, *, yes: bool, twice: bool) -> None:
+        for asked in self.world.db.transact(approvals.open_questions, writing=False):
+            decision = Decided.APPROVED if yes else Decided.REJECTED
+            said = partial(
+                self.world.db.write, approvals.decide, asked.id, decision=decision, reason=""
+            )
+            assert self.do(said(by="ann"))
+            assert not (twice and self.do(said(by="bob"))), "the first decision wins"
 
     @precondition(lambda self: any(run.state.is_open for run in self.world.runs()))
     @rule(pick=st.integers(min_value=0, max_value=9))
@@ -218,6 +276,49 @@ class RunMachine(RuleBasedStateMachine):
         )
 
     @invariant()
+    def nothing_new_is_begun_while_paused_or_killed_or_blind(self) -> None:
+        blocked = self.world.db.transact(controls.blocked, playbook="", target="", writing=False)
+        if blocked is None:
+            self.frozen = None
+            return
+        begun = self.forward_intents()
+        assert self.frozen in {None, begun}, blocked
+        self.frozen = begun
+
+    @invariant()
+    def a_key_names_one_call_and_is_the_same_for_all_its_attempts(self) -> None:
+        keys: dict[tuple[Any, ...], set[str]] = {}
+        for run in self.world.runs():
+            token = 0
+            for row in self.world.steps(run):
+                call = (run.id, row.phase, row.pc, row.iteration, row.call)
+                keys.setdefault(call, set()).add(row.idempotency_key)
+                assert row.fencing_token >= token
+                token = row.fencing_token
+        assert all(len(found) == 1 for found in keys.values()), keys
+        assert len(set().union(*keys.values())) == len(keys)
+
+    @invariant()
+    def the_fence_of_a_target_only_rises(self) -> None:
+        for target in (GPU1, GPU2):
+            token = self.world.db.transact(runs.newest_token, target, writing=False)
+            assert token >= self.tokens.get(target, 0)
+            self.tokens[target] = token
+
+    @invariant()
+    def who_observes_or_proposes_sends_nothing(self) -> None:
+        quiet = {run.id for run in self.world.runs() if run.mode is not Mode.AUTO}
+        for fake in self.world.actuators.values():
+            acting = {sent.key.split("-")[1] for sent in fake.sent if sent.key.startswith("run-")}
+            assert not acting & {str(run) for run in quiet}
+
+    @invariant()
+    def what_is_over_has_an_outcome(self) -> None:
+        for run in self.world.runs():
+            if not run.state.is_open:
+                assert all(row.status != "started" for row in self.world.steps(run)), run
+
+    @invariant()
     def closed_runs_never_change(self) -> None:
         for run in self.world.runs():
             if run.id in self.closed:
@@ -227,7 +328,7 @@ class RunMachine(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_run_acts_on_a_target(self) -> None:
-        acting = Counter(run.target for run in self.world.runs() if run.holds_slot)
+        acting = Counter((run.target, run.mode.lane) for run in self.world.runs() if run.holds_slot)
         assert all(count == 1 for count in acting.values()), acting
 
     @invariant()
@@ -296,7 +397,11 @@ class RunMachine(RuleBasedStateMachine):
 
     def calm(self) -> None:
         self.new_process()
-        self.do(self.world.resume())
+        self.beats = True
+        for scope in ("all", "target", "playbook", "action"):
+            self.resume(scope)
+        self.unkill()
+        self.go(0)
         self.world.metrics.down = False
         self.signals(0.1, 0.1, alive=True)
         for fake in self.world.actuators.values():
@@ -314,9 +419,13 @@ class RunMachine(RuleBasedStateMachine):
         ):
             check()
         self.do(self.world.settle(400))
+        self.what_is_over_has_an_outcome()
+        told = " ".join(self.world.paged())
         for target in (GPU1, GPU2):
             detector = self.world.detectors[target]
             assert {knob: detector.value(knob) for knob in KNOBS} == KNOBS, self.world.story()
+            half_done = detector.draining or not self.world.processes[target].running
+            assert not half_done or target in told, self.world.story()
 
     def all_over(self) -> bool:
         still_open = [run for run in self.world.runs() if run.state.is_open]
@@ -331,11 +440,25 @@ def _forgotten(tx: Tx) -> list[int]:
     return [row.id for row in rows]
 
 
-TestRunMachine = RunMachine.TestCase
-TestRunMachine.settings = settings(
-    max_examples=20,
-    stateful_step_count=20,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+def _unkill(tx: Tx) -> int:
+    return controls.lift(tx, controls.in_force(tx, controls.Kind.KILL), by="ann")
+
+
+class LongMachine(RunMachine):
+    """The same machine, for longer stories."""
+
+
+def _settings(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+TestShortStories = RunMachine.TestCase
+TestShortStories.settings = _settings(4, 12)
+TestLongStories = pytest.mark.slow(LongMachine.TestCase)
+TestLongStories.settings = _settings(25, 30)
