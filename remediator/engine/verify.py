@@ -70,7 +70,7 @@ def measure_beside(progress: Progress, role: str, others: Mapping[str, str]) -> 
 def sampled(progress: Progress, readings: Sequence[Reading]) -> tuple[Reading, ...]:
     """Return the readings, with no data in the place of those that rest on an old sample (R8)."""
     beside = progress.history.readings(progress.run.pc, SAMPLED_AT)
-    return where_sampled(readings, beside, oldest=progress.pace.oldest_sample)
+    return where_sampled(readings, beside, scrape=progress.pace.scrape)
 
 
 def verify(progress: Progress, spec: Verify, *, acted_at: datetime, acted: bool = True) -> Move:

@@ -47,8 +47,3 @@ class Pace:
     def two_scrapes(self) -> timedelta:
         """Time in which two fresh scrapes have been evaluated."""
         return 2 * self.scrape + self.evaluation
-
-    @property
-    def oldest_sample(self) -> timedelta:
-        """A sample older than two scrapes is no ground to move anything (rule R8)."""
-        return 2 * self.scrape

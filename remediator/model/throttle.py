@@ -1,4 +1,4 @@
-"""The control law of `throttle` and of its restore: rules R2, R4, R5 and R6, as arithmetic.
+"""The control law of `throttle` and of its restore: rules R1, R2, R4-R6, R9 and R10, as arithmetic.
 
 Pure; called by `engine.actions`. Sources: the ratio step and its clamp follow Netflix
 concurrency-limits' Gradient2 (new = limit x clamp(objective / measured, 0.5, 1)); the slow restore
@@ -9,7 +9,9 @@ never looks at utilisation. A busy device inside its objective is healthy (docs/
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from hashlib import sha256
+from itertools import pairwise
 
 # R2: never more than halve a ceiling in one step.
 STEEPEST = 0.5
@@ -21,8 +23,7 @@ JITTER = 0.2
 HELPED = 0.05
 # R9: and three of them together must bring it down by this.
 HELPED_ALTOGETHER = 0.10
-# R9: after so many in a row that moved nothing, and at latest after so many that did not move it
-# altogether, this knob is not turned any more.
+# R9: after so many in a row that moved nothing, or so many that did not altogether, it is over.
 IDLE_STEPS = 2
 ENOUGH_STEPS = 3
 # R4: healthy enough to give back = below this share of the objective.
@@ -49,6 +50,16 @@ def step_down(limit: int, *, measured: float, objective: float, floor: int, ceil
     return max(floor, min(math.floor(limit * ratio), limit - 1))
 
 
+def halve(limit: int, *, floor: int, ceiling: int) -> int:
+    """Return the next ceiling for a hard condition (memory, temperature): half of it (R1)."""
+    return max(floor, math.floor(min(limit, ceiling) * STEEPEST))
+
+
+def before_step_back(value: int, *, step: int, floor: int) -> int:
+    """Return what a ceiling was before the restore step that led to it: it was healthy there."""
+    return max(floor, min(value - 1, math.ceil(value / (1 + LARGE_SHARE)), value - step))
+
+
 def step_back(value: float, *, base: float, step: int) -> float:
     """Return the next value on the way back to `base`: `step` at a time, 10% when it is large."""
     size = max(float(step), math.floor(value * LARGE_SHARE) if value > LARGE_CEILING else 0.0)
@@ -64,6 +75,22 @@ def jitter(run_id: int, target: str) -> float:
 def helped(before: float, after: float, *, share: float = HELPED) -> bool:
     """Say whether a signal that should fall fell by more than noise would explain."""
     return after <= before * (1 - share)
+
+
+def idle(levels: Sequence[float]) -> bool:
+    """Say whether turning this knob moves nothing (R9).
+
+    Args:
+        levels: the signal before each step, and after the last.
+    """
+    moved = [helped(before, after) for before, after in pairwise(levels)]
+    in_a_row = len(moved) >= IDLE_STEPS and not any(moved[-IDLE_STEPS:])
+    return in_a_row or (len(moved) >= ENOUGH_STEPS and not helped_altogether(levels))
+
+
+def helped_altogether(levels: Sequence[float]) -> bool:
+    """Say whether all steps together brought the signal down."""
+    return len(levels) > 1 and helped(levels[0], levels[-1], share=HELPED_ALTOGETHER)
 
 
 def in_dead_band(measured: float, objective: float) -> bool:

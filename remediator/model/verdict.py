@@ -137,34 +137,35 @@ def fresh(
 
 
 def where_sampled(
-    readings: Sequence[Reading], sampled_at: Sequence[Reading], *, oldest: timedelta
+    readings: Sequence[Reading], sampled_at: Sequence[Reading], *, scrape: timedelta
 ) -> tuple[Reading, ...]:
     """Return the readings, with no data in the place of those that rest on an old sample (R8).
 
     Args:
         readings: what was measured, oldest first.
         sampled_at: when the newest sample was taken (seconds since 1970), measured beside them.
-        oldest: a sample older than this is too old; so is one that has not moved for as long,
+        scrape: a sample older than two of these is too old; so is one that has not moved for one,
             whatever time it claims.
     """
-    return tuple(_where_sampled(reading, sampled_at, oldest) for reading in readings)
+    return tuple(_where_sampled(reading, sampled_at, scrape) for reading in readings)
 
 
-def _where_sampled(reading: Reading, sampled_at: Sequence[Reading], oldest: timedelta) -> Reading:
+def _where_sampled(reading: Reading, sampled_at: Sequence[Reading], scrape: timedelta) -> Reading:
     beside = next((s for s in sampled_at if s.at >= reading.at), None)
     if beside is None or beside.value is None:
-        said = "not asked" if beside is None else beside.describe()
-        return replace(reading, status=ReadingStatus.EMPTY, value=None, detail=f"sampled: {said}")
-    age = beside.at.timestamp() - beside.value
-    stands = any(
-        s.value is not None and s.value >= beside.value
-        for s in sampled_at
-        if s.at <= beside.at - oldest
-    )
-    if age <= oldest.total_seconds() and not stands:
-        return reading
-    told = "the newest sample stands still" if stands else f"the newest sample is {age:.0f} s old"
-    return replace(reading, status=ReadingStatus.EMPTY, value=None, detail=told)
+        told = "not asked" if beside is None else beside.describe()
+        return _no_data(reading, f"when it was sampled: {told}")
+    age = timedelta(seconds=beside.at.timestamp() - beside.value)
+    earlier = [s.value for s in sampled_at if s.at <= beside.at - scrape and s.value is not None]
+    if age > 2 * scrape:
+        return _no_data(reading, f"the newest sample is {age.total_seconds():.0f} s old")
+    if earlier and earlier[-1] >= beside.value:
+        return _no_data(reading, "the newest sample stands still")
+    return reading
+
+
+def _no_data(reading: Reading, why: str) -> Reading:
+    return replace(reading, status=ReadingStatus.EMPTY, value=None, detail=why)
 
 
 def held_for(readings: Sequence[Reading], condition: Condition) -> timedelta:
