@@ -12,9 +12,9 @@ from typing import Any
 from remediator.model.alert import Alert
 from remediator.model.playbook import Pinned, Playbook
 
-GPU1, GPU2 = "gpu-1", "gpu-2"
+GPU1, GPU2, GPU3 = "gpu-1", "gpu-2", "gpu-3"
 # One target's name and its instance label, as alerts carry it.
-INSTANCE = {GPU1: "127.0.0.1:7861", GPU2: "127.0.0.1:7862"}
+INSTANCE = {GPU1: "127.0.0.1:7861", GPU2: "127.0.0.1:7862", GPU3: "127.0.0.1:7863"}
 
 
 def an_alert(

@@ -166,6 +166,7 @@ def _worked_on(tx: Tx, candidate: Candidate) -> bool:
 
 def precheck(tx: Tx, candidate: Candidate, pace: Pace) -> Denied | None:
     """Refuse early what needs no query."""
+    notices.demote(tx, candidate, stands(tx, candidate))
     candidate = _limited(tx, candidate)
     facts = snapshot(tx, candidate, None, pace)
     judged = judge(facts)
