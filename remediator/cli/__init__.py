@@ -22,6 +22,7 @@ app = typer.Typer(
 for command in (
     local.serve,
     local.check,
+    local.schema,
     stories.runs,
     stories.explain,
     stories.trust,

@@ -1,7 +1,10 @@
-"""Commands that need no running controller: `serve`, `check`, `demo`."""
+"""Commands that need no running controller: `serve`, `check`, `schema`, `demo`."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +12,13 @@ import typer
 import uvicorn
 
 from remediator.app import build
-from remediator.cli.terminal import NO, AsJson, Config, fail, out, plain, print_json
+from remediator.cli.terminal import NO, AsFormat, Config, Format, fail, out, plain, print_json
 from remediator.demo import story
 from remediator.demo.layout import shipped
-from remediator.language.loader import load_files
+from remediator.errors import PlaybookError
+from remediator.language import reference
+from remediator.language.loader import Library, load_files
+from remediator.language.surroundings import NOWHERE
 from remediator.settings import load_settings
 from remediator.telemetry import configure_logging
 
@@ -34,40 +40,78 @@ def serve(config: Config = None) -> None:
 
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Files or folders; default: the shipped playbooks.")
+        list[Path] | None,
+        typer.Argument(help="Files or folders; default: those of --config, else the shipped."),
     ] = None,
-    as_json: AsJson = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="Check names of targets, pools, endpoints, commands with this."
+        ),
+    ] = None,
+    targets: Annotated[
+        str, typer.Option(help="Targets there are, a,b,c; instead of those of --config.")
+    ] = "",
+    output: AsFormat = Format.TEXT,
 ) -> None:
     """Check playbooks: every problem with file:line:column and a hint."""
-    wanted = paths or [shipped("playbooks")]
+    settings = load_settings(config) if config else None
+    wanted = paths or [settings.playbooks if settings else shipped("playbooks")]
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
         fail(f"no such file or folder: {', '.join(missing)}")
-    library = load_files(wanted)
-    findings = [("error", p) for p in library.problems] + [("warning", w) for w in library.warnings]
-    if as_json:
-        print_json(
-            [
-                {
-                    "severity": severity,
-                    "path": p.path,
-                    "line": p.line,
-                    "column": p.column,
-                    "message": p.message,
-                    "hint": p.hint,
-                }
-                for severity, p in findings
-            ]
-        )
+    surroundings = settings.surroundings() if settings else NOWHERE
+    if targets:
+        names = frozenset(name.strip() for name in targets.split(",")) - {""}
+        surroundings = replace(surroundings, targets=names)
+    library = load_files(wanted, surroundings=surroundings)
+    if output is Format.JSON:
+        print_json([_finding(severity, told) for severity, told in _findings(library)])
     else:
-        for severity, finding in findings:
-            out.print(plain(f"{finding}  [{severity}]"))
-        count = len(library.files)
+        for severity, told in _findings(library):
+            out.print(plain(f"{told}  [{severity}]"))
         out.print(
-            f"{count} file{'s' if count != 1 else ''}: {len(library.problems)} problems, "
-            f"{len(library.warnings)} warnings"
+            f"{_counted(len(library.files), 'file')}: "
+            f"{_counted(len(library.problems), 'problem')}, "
+            f"{_counted(len(library.warnings), 'warning')}"
         )
     raise typer.Exit(NO if library.problems else 0)
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option(help="Write it to this file instead of printing it.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a playbook, with which an editor completes and checks."""
+    document = reference.schema()
+    if output is None:
+        print_json(document)
+        return
+    try:
+        output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        fail(f"{output}: cannot be written: {error.strerror or error}")
+
+
+def _findings(library: Library) -> Iterator[tuple[str, PlaybookError]]:
+    yield from (("error", problem) for problem in library.problems)
+    yield from (("warning", warning) for warning in library.warnings)
+
+
+def _finding(severity: str, told: PlaybookError) -> dict[str, object]:
+    return {
+        "severity": severity,
+        "path": told.path,
+        "line": told.line,
+        "column": told.column,
+        "message": told.message,
+        "hint": told.hint,
+    }
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def demo(

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from remediator.cli.terminal import CANNOT, NO, err, fail, out, plain, print_json
+from remediator.cli.terminal import CANNOT, NO, AsFormat, Format, err, fail, out, plain, print_json
 from remediator.demo.layout import shipped
 from remediator.rehearsal.expectations import differences
 from remediator.rehearsal.promtool import Promtool
 from remediator.rehearsal.reading import Prepared, files_of_tests, prepare
 from remediator.rehearsal.report import Report, Result, only
 from remediator.rehearsal.stage import play
-
-
-class Format(StrEnum):
-    """How results are printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def rehearse(
@@ -39,7 +31,7 @@ def rehearse(
         list[str] | None, typer.Option("--filter", help="Only tests whose name holds this.")
     ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
-    output: Annotated[Format, typer.Option("--format", help="What is printed.")] = Format.TEXT,
+    output: AsFormat = Format.TEXT,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print every test's timeline.")
     ] = False,

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -58,6 +59,16 @@ Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file; REMEDIATOR_* variables win.")
 ]
 Url = Annotated[str, typer.Option(envvar="REMEDIATOR_URL", help="Where the controller listens.")]
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+AsFormat = Annotated[Format, typer.Option("--format", help="What is printed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
 By = Annotated[str, typer.Option(help="Who; it goes on record.", default_factory=whoever_runs_this)]

@@ -236,3 +236,42 @@ def test_a_pipe_among_the_files_does_not_hold_anybody_up(tmp_path: Path) -> None
 def test_a_file_that_cannot_be_read_is_a_problem() -> None:
     # A regular file whose first byte nobody may read, root included.
     assert "cannot be read" in str(load_files([Path("/proc/self/mem")]).problems[0])
+
+
+def waiting(name: str, other: str) -> str:
+    guards = f"guards: [{{not_while: {{playbook: {other}}}}}]\n"
+    return playbook(f"{guards}steps: [{{notify: {{message: hi}}}}]\n", name=name)
+
+
+def test_waiting_for_a_playbook_nobody_wrote_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    write(tmp_path, {"a.yaml": waiting("a", "restrat"), "b.yaml": playbook(name="restart")})
+    library = load_files([tmp_path])
+    assert served(library) == {"restart": "b.yaml"}
+    assert told(library, tmp_path) == [
+        "a.yaml:5:23: no playbook is called 'restrat' (did you mean 'restart'?)"
+    ]
+
+
+def test_waiting_for_a_broken_playbook_is_a_doubt_and_two_may_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, {"a.yaml": waiting("a", "slow"), "b.yaml": BROKEN})
+    library = load_files([tmp_path])
+    assert served(library) == {"a": "a.yaml"}
+    assert "no playbook 'slow' serves now; there is nothing to wait for" in str(library.warnings[0])
+    write(tmp_path, {"a.yaml": waiting("a", "slow"), "b.yaml": waiting("slow", "a")})
+    assert library.reload().problems == ()
+
+
+def test_a_failure_escalates_to_a_playbook_that_exists_and_not_in_a_circle(tmp_path: Path) -> None:
+    steps = "steps: [{notify: {message: hi}}]\n"
+    failing = playbook(f"{steps}on_failure: {{escalate_to: b}}\n", name="a")
+    write(tmp_path, {"a.yaml": failing})
+    (problem,) = told(load_files([tmp_path]), tmp_path)
+    assert problem.startswith("a.yaml:6:14: no playbook is called 'b'")
+    write(tmp_path, {"b.yaml": escalating("b", "a")})
+    library = load_files([tmp_path])
+    assert served(library) == {}
+    assert "a.yaml:6:14: escalation runs in a circle: a -> b -> a" in told(library, tmp_path)[0]
+    write(tmp_path, {"b.yaml": escalating("b", "person")})
+    assert served(load_files([tmp_path])) == {"a": "a.yaml", "b": "b.yaml"}
