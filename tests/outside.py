@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
@@ -82,8 +83,11 @@ class FakeLog:
     def __init__(self) -> None:
         self.lines: deque[str] = deque()
         self.error: Exception | None = None
+        self.hangs = False
 
     async def look(self, target: Target, *, log_lines: int) -> Mapping[str, Any]:
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
         return {"stderr": list(self.lines)[-log_lines:]}

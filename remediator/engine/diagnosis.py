@@ -89,6 +89,9 @@ def bounded(seen: Mapping[str, Any]) -> dict[str, Any]:
             if len(text) > limit:
                 whole[name] = {"cut": text[-limit:]}
         limit //= 2
-    while len(to_json(whole)) > MOST_BYTES:
-        whole.popitem()
-    return whole
+    size, kept = 0, {}
+    for name, value in whole.items():
+        size += len(to_json({name: value}))
+        if size <= MOST_BYTES:
+            kept[name] = value
+    return kept
