@@ -38,7 +38,6 @@ series:
   fast: [{series: 'p95{instance="gpu-1"}', values: 0.1x200}]
 tests:
   - name: a test
-    length: 6m
 """
 SLOW = "alerts: [{at: 1m, labels: {alertname: Slow, instance: gpu-1}}]"
 
@@ -64,6 +63,7 @@ def played(tmp_path: Path, promtool: Promtool) -> Play:
     def run(body: str, *, playbook: str = RETUNE, head: str = HEAD) -> Played:
         (tmp_path / "play.yaml").write_text(playbook)
         path = tmp_path / "play.test.yaml"
+        body = body if "length:" in body else f"{dedent(body)}\nlength: 6m\n"
         path.write_text(head + indent(dedent(body), " " * 4))
         prepared = prepare(path)
         assert [str(problem) for problem in prepared.problems] == []

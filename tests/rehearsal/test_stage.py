@@ -1,0 +1,244 @@
+"""The stage: the real engine on a described world does what each line of a test says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rehearsal.conftest import HEAD, RETUNE, SLOW, Play
+
+pytestmark = pytest.mark.real
+BEGINS = f"""
+input_series: slow
+{SLOW}
+"""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expect"),
+    [
+        ("ok", "{state: succeeded, verdict: improved}"),
+        ("unknown_applied", "{state: succeeded, verdict: improved}"),
+        ("unknown_not_applied", "{state: succeeded, verdict: improved}"),
+        ("not_now", "{state: succeeded, verdict: improved}"),
+        ("hangs", "{state: succeeded, verdict: improved}"),
+        ("fails", "{state: failed}"),
+        ("refuses", "{state: failed}"),
+    ],
+)
+def test_a_call_comes_to_what_the_test_says_and_the_engine_meets_it(
+    played: Play, outcome: str, expect: str
+) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        actuators:
+          - {{call: set, outcome: {outcome}, effect: fast, reason: leased}}
+          - {{call: set, effect: fast, times: null}}
+        expect:
+          runs: [{expect.replace("{", "{playbook: retune, ")}]
+        """
+    )
+    assert told.differences == []
+    assert told.story.sent[0].outcome == outcome
+
+
+def test_a_call_that_hangs_takes_the_time_it_was_given(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        actuators: [{{call: set, outcome: hangs}}]
+        expect: {{runs: [{{playbook: retune}}]}}
+        """
+    )
+    first, second = [sent.at for sent in told.story.sent][:2]
+    # The step's timeout, and a second of patience before it is sent again.
+    assert (second - first).total_seconds() == 10 + 1
+
+
+def test_what_has_no_effect_is_seen_to_have_none(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        length: 4m
+        expect:
+          runs: [{{playbook: retune, verdict: unchanged}}]
+          messages: [{{severity: critical, title: needs a person}}]
+        """
+    )
+    assert told.differences == []
+
+
+def test_an_effect_that_comes_later_is_waited_for(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        actuators: [{{call: set, effect: fast, after: 40s}}]
+        expect: {{runs: [{{playbook: retune, verdict: improved}}]}}
+        """
+    )
+    assert told.differences == []
+    assert any("1m40s" in line and "next scrape" in line for line in told.story.timeline())
+
+
+def test_observe_sends_nothing_and_says_what_it_would_have_sent(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        expect:
+          actions: []
+          would: [{{call: set, role: settings, args: {{values: {{batch_size: 4}}}}, at: 1m}}]
+          targets: {{gpu-1: {{settings: {{batch_size: 8}}}}}}
+        """,
+        head=HEAD.replace("series:", "modes: {retune: observe}\nseries:", 1),
+    )
+    assert told.differences == []
+
+
+def test_a_target_may_hold_a_playbook_back(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        expect: {{actions: [], runs: [{{playbook: retune, mode: observe}}]}}
+        """,
+        head=HEAD.replace("{settings:", "{mode: observe, settings:"),
+    )
+    assert told.differences == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "actions"), [("approve", "[{call: set, at: 2m}]"), ("reject", "[]")]
+)
+def test_a_proposal_waits_for_the_person_of_the_test(
+    played: Play, answer: str, actions: str
+) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        actuators: [{{call: set, effect: fast}}]
+        controls: [{{at: 2m, {answer}: retune}}]
+        expect: {{actions: {actions}}}
+        """,
+        playbook=RETUNE.replace("mode: auto", "mode: propose"),
+    )
+    assert told.differences == []
+    assert any("R1 asks" in line for line in told.story.timeline())
+
+
+def test_the_kill_switch_takes_back_what_is_held_and_lets_nothing_begin(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        controls:
+          - {{at: 1m30s, kill: true}}
+          - {{at: 3m, kill: false}}
+        expect:
+          decisions: [{{decision: admitted}}, {{decision: killed}}]
+          targets: {{gpu-1: {{settings: {{batch_size: 8}}}}}}
+        """
+    )
+    assert told.differences == []
+
+
+@pytest.mark.parametrize("verb", ["stop: all", "cancel: retune"])
+def test_a_person_who_stops_a_run_gets_its_change_back(played: Play, verb: str) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        length: 4m
+        controls: [{{at: 1m30s, {verb}}}]
+        expect:
+          runs: [{{playbook: retune, state: rolled_back, reason: ann}}]
+          targets: {{gpu-1: {{settings: {{batch_size: 8}}}}}}
+        """
+    )
+    assert told.differences == []
+
+
+def test_approving_what_nobody_asks_is_a_mistake_of_the_test(played: Play) -> None:
+    told = played(
+        """
+        controls: [{at: 1m, approve: retune}, {at: 1m, kill: false}, {at: 1m, cancel: retune}]
+        length: 2m
+        expect: {actions: []}
+        """
+    )
+    assert [line.partition("written: ")[2] for line in told.differences] == [
+        "ann: approve retune: retune asks nothing",
+        "ann lifts the kill switch: the kill switch is off",
+        "ann: cancel retune: no run of retune is open",
+    ]
+
+
+def test_a_silence_of_a_person_denies_and_its_end_lets_it_begin(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        actuators: [{{call: set, effect: fast}}]
+        silences: [{{at: 0s, until: 3m, matchers: ['alertname="Slow"']}}]
+        expect:
+          decisions: [{{decision: silenced, at: 1m}}, {{decision: admitted, at: 3m}}]
+        """
+    )
+    assert told.differences == []
+
+
+def test_a_target_that_cannot_be_reached_is_not_changed(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        events: [{{target: gpu-1, becomes: unreachable}}]
+        expect: {{actions: [], messages: [{{title: needs a person}}]}}
+        """
+    )
+    assert told.differences == []
+
+
+def test_a_change_left_alone_goes_back_when_its_lease_is_over(played: Play) -> None:
+    told = played(
+        """
+        alerts: [{at: 1m, until: 3m, labels: {alertname: Slow, instance: gpu-1}}]
+        input_series: slow
+        length: 25m
+        actuators: [{call: set, effect: fast}]
+        expect: {targets: {gpu-1: {settings: {batch_size: 8}}}}
+        """
+    )
+    assert told.differences == []
+
+
+def test_an_instant_of_the_calendar_can_be_played(played: Play) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        expect: {{decisions: [{{decision: window, at: 1m}}, {{decision: admitted, at: 3m}}]}}
+        """,
+        playbook=RETUNE.replace(
+            "guards:",
+            "guards:\n  - only_during: {cron: '0 9 * * *', for: 1h, timezone: Europe/Berlin}",
+        ),
+        # The day on which the clocks go forward: 9:00 in Berlin is 7:00 UTC.
+        head=HEAD.replace("series:", "start: '2026-03-29T06:57:00Z'\nseries:", 1),
+    )
+    assert told.differences == []
+
+
+def test_a_test_that_is_played_twice_tells_the_same_story(played: Play) -> None:
+    body = f"""
+        {SLOW}
+        input_series: slow
+        actuators: [{{call: set, effect: fast}}]
+        expect: {{runs: []}}
+    """
+    assert played(body).story.timeline() == played(body).story.timeline()
