@@ -46,7 +46,7 @@ from remediator.engine.ports import Actuator, Notifier
 from remediator.engine.reconcile import Reconciler
 from remediator.engine.runner import Runner
 from remediator.errors import ConfigurationError, EffectError, TemporaryError
-from remediator.language.loader import Library, load_files
+from remediator.language.loader import SERVING, Library, load_files
 from remediator.model.effect import Message
 from remediator.model.playbook import Mode, Pinned
 from remediator.model.step import ACTION_KINDS
@@ -77,25 +77,36 @@ class Playbooks:
     @classmethod
     def load(cls, settings: Settings) -> Playbooks:
         """Read the folder; problems are reported and never stop the others."""
-        library = load_files([settings.playbooks], surroundings=settings.surroundings())
-        playbooks = cls(library=library)
-        playbooks.take(playbooks.library)
+        playbooks = cls(library=Library())
+        playbooks.take(load_files([settings.playbooks], surroundings=settings.surroundings()))
         return playbooks
 
     def take(self, library: Library) -> bool:
         """Serve another library; True when what is served has changed."""
         before = {name: loaded.sha256 for name, loaded in self.pinned.items()}
-        told = set(map(str, self.library.problems)) if self.pinned else set()
+        _tell(self.library, library)
         self.library = library
         self.pinned = {
             name: Pinned(playbook=loaded.playbook, text=loaded.text, sha256=loaded.sha256)
             for name, loaded in library.by_name.items()
             if loaded.playbook is not None
         }
-        for problem in library.problems:
-            if str(problem) not in told:
-                log.error("playbook problem", problem=str(problem))
         return before != {name: loaded.sha256 for name, loaded in self.pinned.items()}
+
+
+def _tell(before: Library, library: Library) -> None:
+    """Log what is wrong in the files, once, and which playbooks an edit has broken."""
+    told = set(map(str, (*before.problems, *before.warnings)))
+    for problem in library.problems:
+        if str(problem) not in told:
+            log.error("playbook problem", problem=str(problem))
+    for warning in library.warnings:
+        if str(warning) not in told:
+            log.warning("playbook doubt", doubt=str(warning))
+    for name, loaded in library.by_name.items():
+        held = before.by_name.get(name)
+        if held is not None and loaded.status not in {SERVING, held.status}:
+            log.warning("the last good version goes on serving", playbook=name, why=loaded.status)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def test_a_label_is_called_lost_only_when_it_certainly_is(query: str, lost: bool
             "the command 'flush' needs 'camera' (arguments: {camera: ...})",
         ),
         (
-            "steps:\n- command: {run: flush, arguments: {camera: a, camra: b}}\n  undo: {run: flush}\n",
+            "steps:\n- command: {run: flush, arguments: {camra: b}}\n  undo: {run: flush}\n",
             "the command 'flush' has no place {camra} (did you mean 'camera'?)",
         ),
         (
