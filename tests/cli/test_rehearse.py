@@ -57,7 +57,7 @@ def test_a_test_that_fails_shows_where_it_stands_what_differs_and_what_happened(
     assert said.startswith("✗ no data moves nothing")
     assert f"{tmp_path}/play.test.yaml:5" in said
     assert "decisions: expected decision: admitted; seen from there on:" in said
-    assert "1m  retune denied: unknown: measured no data" in said
+    assert "1m  retune denied: unknown: no data" in said
     assert said.splitlines()[-1] == "1 test: 0 passed, 1 failed"
 
 
