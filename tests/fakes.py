@@ -308,6 +308,44 @@ class FakeDetector(FakeActuator):
                 self.generation += 1
 
 
+class FakeKnobs(FakeActuator):
+    """A balancer or a scaler: absolute values that stay as they are set, since nothing lapses."""
+
+    def __init__(self, clock: Clock, **values: float) -> None:
+        super().__init__(clock)
+        self.values = dict(values)
+        self.pins: dict[str, str] = {}
+        self.generation = 1
+        self.seen: set[str] = set()
+
+    async def read(self, target: Target) -> Mapping[str, Any]:
+        if not self.reachable:
+            raise TemporaryError(f"nobody answers for {target.name}")
+        pins = {knob: {"owner": owner, "reason": "x"} for knob, owner in self.pins.items()}
+        return {
+            "settings": {
+                "values": dict(self.values),
+                "pins": pins,
+                "leases": {},
+                "generation": self.generation,
+                "leasing": False,
+            }
+        }
+
+    async def probe(self, target: Target, call: Call, before: Mapping[str, Any]) -> bool | None:
+        return call.idempotency_key in self.seen if self.reachable else None
+
+    def _do(self, call: Call) -> Mapping[str, Any]:
+        assert call.verb == "set", f"a target that leases nothing cannot {call.verb}"
+        replayed = call.idempotency_key in self.seen
+        self._record(call, applied=not replayed, replayed=replayed)
+        if not replayed:
+            self.values |= call.args["values"]
+            self.generation += 1
+            self.seen.add(call.idempotency_key)
+        return {"generation": self.generation}
+
+
 class FakeProcess(FakeActuator):
     """A program under a process manager: it has a pid and a start, and can be stopped."""
 

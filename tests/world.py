@@ -19,7 +19,15 @@ from remediator.actuators.observed import ObservedActuator
 from remediator.engine import intake
 from remediator.engine.admission import Admission
 from remediator.engine.effects import Effects
-from remediator.engine.moves import COMMANDS, ENDPOINTS, PROCESS, SETTINGS, SILENCES
+from remediator.engine.moves import (
+    BALANCER,
+    COMMANDS,
+    ENDPOINTS,
+    PROCESS,
+    SCALER,
+    SETTINGS,
+    SILENCES,
+)
 from remediator.engine.ports import Actuator
 from remediator.engine.reconcile import Reconciler
 from remediator.engine.runner import Runner
@@ -40,6 +48,7 @@ from tests.fakes import (
     FakeActuator,
     FakeClock,
     FakeDetector,
+    FakeKnobs,
     FakeMetrics,
     FakeNotifier,
     FakeProcess,
@@ -95,6 +104,8 @@ class World:
         self.detectors = {
             name: FakeDetector(self.clock, self.processes[name]) for name in self.targets
         }
+        self.balancers = {name: FakeKnobs(self.clock, weight=100) for name in self.targets}
+        self.scalers = {name: FakeKnobs(self.clock, replicas=2) for name in self.targets}
         self.endpoints, self.commands = FakeOnce(self.clock), FakeOnce(self.clock)
         self.silencer = FakeSilencer(self.clock, self.silences)
         self.log = FakeLog()
@@ -125,6 +136,16 @@ class World:
         return self.processes[self.targets[0]]
 
     @property
+    def balancer(self) -> FakeKnobs:
+        """Who sends traffic to the first target."""
+        return self.balancers[self.targets[0]]
+
+    @property
+    def scaler(self) -> FakeKnobs:
+        """Who decides how many replicas of the first target serve."""
+        return self.scalers[self.targets[0]]
+
+    @property
     def actuators(self) -> dict[str, FakeActuator]:
         """Every fake actuator by `target/role`."""
         found: dict[str, FakeActuator] = {}
@@ -134,6 +155,8 @@ class World:
             found[f"{name}/{SILENCES}"] = self.silencer
             found[f"{name}/{SETTINGS}"] = self.detectors[name]
             found[f"{name}/{PROCESS}"] = self.processes[name]
+            found[f"{name}/{BALANCER}"] = self.balancers[name]
+            found[f"{name}/{SCALER}"] = self.scalers[name]
         return found
 
     def serve(self, *documents: dict[str, Any]) -> None:
