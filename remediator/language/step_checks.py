@@ -1,8 +1,8 @@
 """Do the steps of a playbook mean something sensible: proofs, leases, undo, and where they lead?
 
 Called by `lint`. The surprise: `on_unknown` must be spelled out where nothing can take an action
-back, and may say `probe` only where a look at the target proves something. A call that nobody can
-look up (http, command) cannot be probed; if it is idempotent it is sent again under the same key.
+back, and may say `probe` only where a look at the target proves something. No look tells whether a
+cache was cleared, an endpoint called or a program run.
 """
 
 from __future__ import annotations
@@ -79,14 +79,15 @@ def has_undo(step: AnyStep) -> bool:
 def _unknown_outcome(subject: Subject, index: int, step: AnyStep) -> Iterator[Finding]:
     kind = kind_of(step)
     lasting = isinstance(step, CHANGING) and not has_undo(step)
-    cannot_look = isinstance(step, HttpStep | CommandStep)
+    cannot_look = isinstance(step, HttpStep | CommandStep | ClearCacheStep)
     if lasting and "on_unknown" not in step.model_fields_set:
         message = f"{kind} has no undo: say what to do when nobody knows whether it was applied"
         hint = "on_unknown: escalate" + ("" if cannot_look else ", or probe to look first")
         yield subject.at("steps", index, kind, message=message, hint=hint)
     if cannot_look and step.on_unknown is OnUnknown.PROBE:
         message = f"no look proves whether {kind} was applied"
-        hint = "write escalate; with idempotent: true it is sent again under the same key"
+        again = "" if isinstance(step, ClearCacheStep) else "with idempotent: true "
+        hint = f"write escalate; {again}it is sent again under the same key"
         yield subject.at("steps", index, "on_unknown", message=message, hint=hint)
 
 
@@ -201,6 +202,9 @@ def _at_most_hold(
 def _silence(subject: Subject, index: int, step: SilenceStep) -> Iterator[Finding]:
     where = ("steps", index, "silence")
     yield from _at_most_hold(subject, (*where, "for"), "a silence", step.silence.length)
+    if all(trigger.schedule is not None for trigger in subject.playbook.on):
+        message = "Alertmanager knows nothing of what a schedule finds"
+        yield subject.at("steps", index, message=message, hint="leave the silence out")
     matchers = [Matcher.parse(text) for text in step.silence.matchers]
     if matchers and catches_all(matchers):
         message = "this would silence every alert"
