@@ -10,6 +10,7 @@ from remediator.errors import TemporaryError
 from remediator.model.decision import Reason
 from remediator.model.run import RunState
 from remediator.model.verdict import Verdict
+from remediator.store import runs
 from tests.builders import a_playbook, a_restart, a_retune, a_throttle, an_alert
 from tests.fakes import Refuse
 from tests.world import World
@@ -111,7 +112,55 @@ async def test_what_was_held_by_the_first_run_is_still_held_after_the_escalation
     await world.fire(ALERT)
     await world.until(lambda: len(world.runs()) == 2)
     assert world.change()["state"] == "held"
-    assert world.detector.value() == 1
+    assert world.detector.value() == world.change()["value"] < 10
+
+
+# -- on_failure ------------------------------------------------------------------------------------
+
+
+async def test_on_failure_undo_takes_back_what_a_failed_run_had_set(world: World) -> None:
+    world.serve(a_retune({"batch_size": 4}, guards=COOL, on_failure="undo"))
+    world.metrics.answers["p95"] = 0.5
+    await world.fire(ALERT)
+    run = await world.ended()
+    assert (run.state, run.verdict) == (RunState.ROLLED_BACK, Verdict.UNCHANGED)
+    assert world.detector.value("batch_size") == 8
+    assert world.changes(still_held=True) == []
+    assert world.paged() == ["retune on gpu-1: needs a person"]
+
+
+async def test_on_failure_undo_leaves_alone_what_is_merely_paused(world: World) -> None:
+    world.serve(a_retune({"batch_size": 4}, guards=COOL, on_failure="undo"))
+    world.metrics.answers["p95"] = 0.5
+    await world.fire(ALERT)
+    await world.settle(1)
+    await world.db.write(runs.ask_to_stop, world.run().id, reason="paused: all is paused")
+    await world.ended()
+    assert world.detector.value("batch_size") == 4
+
+
+async def test_on_failure_may_name_the_next_playbook_and_tell_somebody_else(world: World) -> None:
+    document = a_retune(
+        {"batch_size": 4},
+        guards=COOL,
+        on_failure={"undo": True, "notify": "tell the video team", "escalate_to": "second"},
+    )
+    world.serve(document, second())
+    world.metrics.answers["p95"] = 0.5
+    await world.fire(ALERT)
+    await world.until(lambda: len(world.runs()) == 2)
+    first, next_one = world.runs()
+    assert (first.state, next_one.playbook) == (RunState.ROLLED_BACK, "second")
+    told = {m["title"]: m["body"] for m in world.messages()}
+    assert told["retune on gpu-1: failed"].startswith("tell the video team\n")
+
+
+async def test_every_message_of_one_story_carries_the_same_dedup(world: World) -> None:
+    await fail(world, failing(), second())
+    await world.settle(10)
+    assert len(world.messages()) > 2
+    assert {m["dedup"] for m in world.messages()} == {f"{ALERT.fingerprint}/gpu-1"}
+    assert {m.dedup for m in world.notifier.told} == {f"{ALERT.fingerprint}/gpu-1"}
 
 
 # -- observe ---------------------------------------------------------------------------------------

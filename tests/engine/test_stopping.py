@@ -267,7 +267,8 @@ async def test_two_alerts_of_one_target_never_act_at_once(world: World) -> None:
     world.metrics.answers["p95"] = 0.5
     await world.fire(SLOW, DOWN)
     await world.settle(30)
-    assert sorted(world.reasons()) == [Reason.ADMITTED, Reason.BUSY]
+    assert world.reasons()[:2] == [Reason.ADMITTED, Reason.BUSY]
+    assert world.reasons().count(Reason.ADMITTED) == 1
     assert len(world.detector.applied("set")) == 1
 
 
@@ -286,11 +287,11 @@ async def test_two_targets_are_two_stories(world: World) -> None:
 async def test_no_more_than_so_many_actions_on_a_target_and_then_a_person_is_told(
     world: World,
 ) -> None:
-    world.pace = replace(world.pace, actions=2)
+    world.pace = replace(world.pace, actions=1)
     await throttling(world)
     run = await world.ended()
-    assert len(world.detector.applied("set")) == 2
-    assert run.reason.startswith("budget: 2 actions on gpu-1")
+    assert len(world.detector.applied("set")) == 1
+    assert run.reason.startswith("budget: 1 actions on gpu-1")
     assert world.paged() == ["throttle on gpu-1: needs a person"]
     assert world.change()["state"] == "held"
 
