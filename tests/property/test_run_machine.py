@@ -53,6 +53,7 @@ CERTAIN = st.sampled_from(
     [Outcome.TEMPORARY, Outcome.PERMANENT, Refuse("generation"), Refuse("fencing")]
 )
 UNSURE = st.sampled_from([Outcome.UNKNOWN_APPLIED, Outcome.UNKNOWN_LOST, Outcome.CRASH])
+HELD_S = st.sampled_from([5, 40])
 SETTING_VERBS = st.sampled_from(["set", "release", "drain", "undrain", "canary"])
 PROCESS_VERBS = st.sampled_from(["stop", "start"])
 PROOF = {"below": 0.25, "within": "20s", "for": "2s", "every": "1s", "window": "1s"}
@@ -209,6 +210,18 @@ class RunMachine(RuleBasedStateMachine):
     def resume(self, scope: str) -> None:
         names = {"all": "", "target": GPU1, "playbook": "throttle", "action": "restart"}
         self.do(self.world.resume(scope, names[scope]))
+
+    @rule(name=NAMES, where=TARGETS, how=st.sampled_from(["pause", "kill"]), seconds=HELD_S)
+    def held_back_in_the_middle(self, name: str, where: str, how: str, seconds: float) -> None:
+        # A drain that takes its time, or a throttle that is about to step again.
+        self.world.detectors[where].inflight = 2
+        self.trouble(name, where, 1)
+        self.pause("all") if how == "pause" else self.kill()
+        begun = self.forward_intents()
+        self.world.detectors[where].inflight = 0
+        self.go(seconds)
+        assert self.forward_intents() == begun
+        self.resume("all") if how == "pause" else self.unkill()
 
     @rule(scope=st.sampled_from(["all", "target", "playbook", "pool"]))
     def stop(self, scope: str) -> None:

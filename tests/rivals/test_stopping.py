@@ -6,13 +6,15 @@ starts a run twice, a dry run that counts as experience.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from remediator.engine import stopping
 from remediator.model.decision import Reason
-from remediator.model.run import RunState
-from tests.builders import GPU1, a_playbook, a_restart, a_retune, a_throttle, an_alert
+from remediator.model.run import Decided, RunState
+from tests.builders import GPU1, GPU2, a_playbook, a_restart, a_retune, a_throttle, an_alert
 from tests.world import World
 
 HOUR = 3600.0
@@ -63,6 +65,55 @@ async def test_a_pause_ends_by_itself(world: World) -> None:
     await world.fire(an_alert())
     await world.settle(90)
     assert world.reasons()[:2] == [Reason.PAUSED, Reason.ADMITTED]
+
+
+async def test_an_open_breaker_does_not_trap_what_was_changed_before_it_opened(
+    world: World,
+) -> None:
+    breaker = [{"breaker": {"failures": 1, "reset": "10h"}}]
+    world.serve(a_retune({"batch_size": 4}, guards=breaker))
+    world.metrics.answers["p95"] = 0.1
+    helped = an_alert(target=GPU1)
+    await world.fire(helped)
+    await world.settle(300)
+    assert world.detectors[GPU1].value("batch_size") == 4
+    world.metrics.answers["p95"] = 0.5
+    await world.fire(an_alert(target=GPU2))
+    await world.settle(300)
+    assert world.reasons()[-1] == Reason.BREAKER
+    assert world.detectors[GPU1].value("batch_size") == 4, "it is renewed all the same"
+    world.metrics.answers["p95"] = 0.1
+    await world.resolve(helped)
+    await world.settle(300)
+    assert world.detectors[GPU1].value("batch_size") == 8
+
+
+async def test_two_who_approve_at_the_same_moment_start_it_once(world: World) -> None:
+    world.serve(a_retune({"batch_size": 4}, mode="propose", guards=[{"cooldown": "1h"}]))
+    world.metrics.answers["p95"] = 0.1
+    world.controller("one")
+    world.controller("two")
+    await world.fire(an_alert())
+    await world.settle(1)
+    said = [world.decide(world.run(), Decided.APPROVED, by=by) for by in ("ann", "bob")]
+    assert sorted(await asyncio.gather(*said)) == [False, True]
+    await asyncio.gather(*(one.tick() for one in world.controllers))
+    await world.settle(120)
+    assert len(world.detector.applied("set")) == 1
+    assert world.run().state is RunState.SUCCEEDED
+
+
+async def test_a_kill_switch_stops_every_replica_and_still_lets_them_unwind(world: World) -> None:
+    await drained(world)
+    world.controller("another")
+    await world.db.write(stopping.kill, by="ann", reason="a test")
+    await world.fire(an_alert("Down", GPU2))
+    world.detector.inflight = 0
+    await world.settle(60)
+    assert not world.detector.draining
+    assert [process.sent for process in world.processes.values()] == [NOTHING, NOTHING]
+    assert not any(run.state.is_open for run in world.runs())
+    assert world.reasons()[-1] == Reason.KILLED
 
 
 async def test_the_targets_lock_does_not_outlive_the_process_that_took_it(world: World) -> None:
