@@ -112,7 +112,9 @@ def rejection(tx: Tx, *, playbook: str, target: str, alert_id: int) -> Rejection
     row = tx.conn.execute(
         select(runs.c.id, approvals.c.by, approvals.c.reason)
         .join(runs, runs.c.id == approvals.c.run_id)
-        .where(approvals.c.decision == Decided.REJECTED, runs.c.proposed)
+        .where(approvals.c.decision == Decided.REJECTED)
+        # A no that led on to another step, or to an escalation, was no refusal of the playbook.
+        .where(runs.c.stop_reason.startswith(Decided.REJECTED.value))
         .where(runs.c.playbook == playbook, runs.c.target == target, runs.c.alert_id == alert_id)
         .order_by(approvals.c.id.desc())
         .limit(1)

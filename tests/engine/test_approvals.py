@@ -278,6 +278,38 @@ async def test_a_no_leads_where_the_playbook_says(
     )
 
 
+async def test_who_was_told_no_in_mid_run_does_not_begin_again_in_this_episode(
+    world: World,
+) -> None:
+    world.serve({**a_gate(), "guards": []})
+    await world.fire(SLOW)
+    await world.settle(1)
+    await world.decide(world.run(), NO)
+    await world.settle(120)
+    assert len(world.runs()) == 1
+    assert world.reasons()[-1] == Reason.OVERRIDE
+
+
+@pytest.mark.parametrize("before", ["ask", "readmit", "not_admitted", "_advance_done"])
+@pytest.mark.parametrize("after_commit", [False, True])
+async def test_a_death_at_any_point_of_an_approval_asks_once_and_acts_once(
+    world: World, before: str, *, after_commit: bool
+) -> None:
+    world.serve(a_gate(), a_playbook(name="long", on=_on("Down"), steps=[{"wait": "1m"}]))
+    world.dying("one", before=before, after_commit=after_commit)
+    await world.fire(SLOW)
+    await world.settle(1)
+    world.controller("two")
+    await world.settle(60)
+    await world.fire(DOWN)
+    await world.settle(1)
+    await world.decide(world.runs(playbook="tell")[0], YES)
+    await world.until(lambda: not world.runs(playbook="tell")[0].state.is_open, within=600)
+    assert world.runs(playbook="tell")[0].state is RunState.SUCCEEDED
+    assert world.detector.value() == 5
+    assert len([m for m in world.messages() if "approve R" in m["title"]]) == 1
+
+
 @pytest.mark.parametrize(
     ("asked", "state", "ceiling"),
     [
