@@ -77,7 +77,11 @@ class Metrics:
         self.blind = Gauge(
             "remediator_blind", "1 while the Watchdog is silent.", registry=self.registry
         )
-        self.paused = Gauge("remediator_pauses", "Pauses in force.", registry=self.registry)
+        self.paused = Gauge(
+            "remediator_pauses",
+            "Pauses in force, the kill switch among them.",
+            registry=self.registry,
+        )
 
 
 def configure_logging(*, json: bool) -> None:

@@ -71,5 +71,5 @@ def _gauges(tx: Tx) -> tuple[list[tuple[str, str, str, int]], int, int, int]:
         queries.run_counts(tx),
         len(changes.open_changes(tx)),
         int(controls.last_sign(tx, controls.BLIND) is not None),
-        len(controls.active_pauses(tx)),
+        len(controls.in_force(tx, controls.Kind.PAUSE, controls.Kind.KILL)),
     )

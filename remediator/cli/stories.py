@@ -154,6 +154,7 @@ def tell_run(run: dict[str, Any]) -> None:
     told = [(s["started_at"], step_line(s)) for s in run["steps"]]
     told += [(m["at"], measurement_line(m)) for m in run["measurements"]]
     told += [(look["at"], diagnosis_line(look)) for look in run["diagnoses"]]
+    told += [(asked["asked_at"], question_line(asked)) for asked in run["approvals"]]
     for _, line in sorted(told, key=lambda item: item[0]):
         out.print(plain(line))
     for change in run["changes"]:
@@ -187,6 +188,16 @@ def diagnosis_line(diagnosis: dict[str, Any]) -> str:
     """Return what a run saw as a line; `--json` has all of it."""
     parts = ", ".join(_glance(name, part) for name, part in diagnosis["seen"].items())
     return f"    {clock_time(diagnosis['at'])}  looked at {parts or 'nothing'}"
+
+
+def question_line(asked: dict[str, Any]) -> str:
+    """Return what a person was asked, and what they said, as a line."""
+    answer = f"open until {clock_time(asked['expires_at'])}"
+    if asked["decision"]:
+        who = f" by {asked['by']}" if asked["by"] else ""
+        why = f": {asked['reason']}" if asked["reason"] else ""
+        answer = f"{asked['decision']}{who} at {clock_time(asked['decided_at'])}{why}"
+    return f"    {clock_time(asked['asked_at'])}  asked a person => {answer}"
 
 
 def _glance(name: str, part: Any) -> str:

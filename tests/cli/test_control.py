@@ -48,6 +48,7 @@ def test_a_question_is_listed_and_answered_once(typed: Type, there: Listening) -
     again = typed("approve", f"r{run_id}", "--by", "bob", *where)
     assert again.code == 2
     assert "ann rejected it already" in again.err
+    assert "asked a person => rejected by ann at" in typed("explain", f"R{run_id}", *where).out
 
 
 def test_nothing_is_approved_that_is_no_run(typed: Type, there: Listening) -> None:
