@@ -187,6 +187,10 @@ def _goto_problem(subject: Subject, index: int, name: str) -> tuple[str, str] | 
         return f"steps[{found[0]}] does not come later", "a run never goes back"
     if isinstance(steps[found[0]], EscalateStep):
         return f"steps[{found[0]}] is reached when a step fails", "write escalate"
+    open_names = [place for place, step in enumerate(steps) if has_template(step.name)]
+    if open_names:
+        message = f"a label could give steps[{open_names[0]}] the name {name!r}, too"
+        return message, "leave the template out of that name"
     return None
 
 
