@@ -15,6 +15,7 @@ import asyncio
 import base64
 import xmlrpc.client
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -272,10 +273,18 @@ class SupervisorActuator:
         return ""
 
     async def _last_lines(self, name: str, count: int) -> list[str]:
-        length = count * LINE_BYTES
-        method = f"readProcess{name}Log"
-        text = await self._call(method, self.program, -length, 0, timeout_s=self.read_timeout_s)
-        return plain(str(text)).strip().splitlines()[-count:]
+        text = await self._log_end(f"readProcess{name}Log", count * LINE_BYTES)
+        return plain(text).strip().splitlines()[-count:]
+
+    async def _log_end(self, method: str, length: int) -> str:
+        deadline = asyncio.get_running_loop().time() + self.read_timeout_s
+        # supervisord answers 500 when the end begins in the middle of a letter (UTF-8: 4 bytes).
+        for size in range(length, length - 3, -1):
+            with suppress(OutcomeUnknownError):
+                return str(
+                    await self._call(method, self.program, -size, 0, timeout_s=_left(deadline))
+                )
+        return str(await self._call(method, self.program, 3 - length, 0, timeout_s=_left(deadline)))
 
     async def _call(self, method: str, *params: Any, timeout_s: float) -> Any:
         """Make one XML-RPC call and return its value.
@@ -289,7 +298,8 @@ class SupervisorActuator:
         answer = await exchange(self.client, request, timeout_s=timeout_s)
         result_of(answer, refuses_before_applying=False)
         try:
-            (value,), _ = xmlrpc.client.loads(answer.body.decode("utf-8"))
+            # supervisord passes on what a program wrote, colours included, which is no XML.
+            (value,), _ = xmlrpc.client.loads(plain(answer.body.decode("utf-8")))
         except xmlrpc.client.Fault as fault:
             raise _refusal(fault) from fault
         except (ExpatError, xmlrpc.client.Error, ValueError, TypeError, LookupError) as error:

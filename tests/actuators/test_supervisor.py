@@ -345,3 +345,32 @@ async def test_probing_looks_at_the_process_itself(
     *, verb: str, before: dict[str, Any], now: Behaviour, applied: bool | None
 ) -> None:
     assert await probe(now, verb, before) is applied
+
+
+async def look(lines: int, **answers: list[Behaviour]) -> Any:
+    script = Script(**answers)
+    async with serving(script) as server, client_for(server.url) as client:
+        actuator = SupervisorActuator("detector", client=client, read_timeout_s=0.5)
+        return await actuator.look(TARGET, log_lines=lines), script.calls
+
+
+async def test_a_look_shows_the_end_of_both_logs() -> None:
+    out, err = value("one\ntwo\nthree\n"), value("\x1b[31mOut of memory\n")
+    seen, _ = await look(2, readProcessStdoutLog=[out], readProcessStderrLog=[err])
+    assert seen == {"stderr": ["[31mOut of memory"], "stdout": ["two", "three"]}
+
+
+async def test_a_log_that_is_not_there_is_left_out_of_a_look() -> None:
+    missing, out = fault(20, "NO_FILE"), value("one\n")
+    seen, _ = await look(9, readProcessStderrLog=[missing], readProcessStdoutLog=[out])
+    assert seen == {"stdout": ["one"]}
+
+
+async def test_who_wants_no_lines_asks_for_none() -> None:
+    assert await look(0) == ({}, [])
+
+
+@pytest.mark.parametrize("broken", [hang, hang_up, answer(500), fault(6, "SHUTDOWN_STATE")])
+async def test_a_look_at_a_supervisord_that_is_away_may_be_repeated(broken: Behaviour) -> None:
+    with pytest.raises(TemporaryError):
+        await look(5, readProcessStderrLog=[broken])

@@ -49,6 +49,10 @@ password = {{SHA}}{digest}
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 """
 
+COLOURFUL = (
+    "import sys; print(chr(27) + '[31mred' + chr(27) + '[0m ' + chr(0x2588) * 4000, flush=True);"
+    " sys.exit(1)"
+)
 PROGRAM = """
 [program:{name}]
 command = {python} -c "{code}"
@@ -70,6 +74,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         ("slow", SLEEPER, 2),
         ("stubborn", STUBBORN, 0),
         ("dying", DYING, 1),
+        ("colourful", COLOURFUL, 1),
     ):
         text += PROGRAM.format(
             name=name, code=code, startsecs=startsecs, python=sys.executable, folder=tmp_path
@@ -209,3 +214,28 @@ async def test_many_calls_at_once_do_not_disturb_each_other(
     )
     assert not [outcome for outcome in outcomes if isinstance(outcome, EffectError)]
     assert len({outcome["pid"] for outcome in outcomes if not isinstance(outcome, Exception)}) == 1
+
+
+async def test_a_look_shows_what_a_dead_program_said_last(
+    client: httpx.AsyncClient, folder: Path
+) -> None:
+    one = actuator("dying", client, folder)
+    with pytest.raises(EffectError):
+        await one.send(TARGET, Call("start", timeout_s=20))
+    assert await one.look(TARGET, log_lines=5) == {
+        "stderr": ["no weights found"],
+        "stdout": ["starting"],
+    }
+    never = actuator("sleeper", client, folder)
+    assert await never.look(TARGET, log_lines=5) in ({}, {"stderr": [], "stdout": []})
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3, 4, 5])
+async def test_a_look_survives_colours_and_a_cut_in_the_middle_of_a_letter(
+    client: httpx.AsyncClient, folder: Path, lines: int
+) -> None:
+    one = actuator("colourful", client, folder)
+    with pytest.raises(EffectError):
+        await one.send(TARGET, Call("start", timeout_s=20))
+    [last] = (await one.look(TARGET, log_lines=lines))["stdout"]
+    assert set(last) == {chr(0x2588)}

@@ -85,6 +85,19 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         "exactly one",
     ),
     "a target without an address": ("targets: {a: {}}", "targets.a.url"),
+    "an endpoint that is no URL": ("endpoints: {a: {url: scaler:80}}", "endpoints.a.url"),
+    "a secret in a URL": ("endpoints: {a: {url: 'http://me:pw@h'}}", "token_file"),
+    "a query in a URL": ("endpoints: {a: {url: 'http://h/?key=1'}}", "without user, query"),
+    "an endpoint no playbook can name": ("endpoints: {A_1: {url: 'http://h'}}", "is not a name"),
+    "a program by its short name": ("commands: {a: {argv: [sh]}}", "absolute path"),
+    "a program that is not there": ("commands: {a: {argv: [/no/such]}}", "absolute path"),
+    "a folder": ("commands: {a: {argv: [/tmp]}}", "absolute path"),
+    "a file that is no program": ("commands: {a: {argv: [/etc/passwd]}}", "absolute path"),
+    "a program as one text": ("commands: {a: {argv: /bin/sh -c x}}", "commands.a.argv"),
+    "no program at all": ("commands: {a: {argv: []}}", "commands.a.argv"),
+    "a placeholder for the program": ("commands: {a: {argv: ['{p}']}}", "absolute path"),
+    "a placeholder that is no name": ("commands: {a: {argv: [/bin/sh, '{0}']}}", "placeholder"),
+    "success as a refusal": ("commands: {a: {argv: [/bin/sh], not_applied_exits: [0]}}", "not_app"),
 }
 
 
@@ -96,6 +109,18 @@ def test_what_cannot_work_is_said_with_the_file_and_the_place(
     message = refused(path)
     assert message.startswith(f"{path}: ")
     assert said in message
+
+
+def test_a_playbook_is_checked_against_the_endpoints_and_commands_there_are(
+    tmp_path: Path,
+) -> None:
+    text = """\
+endpoints: {scaler: {url: "https://scaler.example/api", token_file: /run/token}}
+commands: {flush: {argv: [/bin/sh, "-c", "--q={queue}", "{target}"], not_applied_exits: [75]}}
+"""
+    known = load_settings(a_file(tmp_path, text)).surroundings()
+    assert known.endpoints == {"scaler"}
+    assert known.commands == {"flush": {"queue", "target"}}
 
 
 def test_every_wrong_setting_is_told_at_once(tmp_path: Path) -> None:
