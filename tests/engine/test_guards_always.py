@@ -127,7 +127,8 @@ async def test_what_a_person_overrides_is_left_alone_for_as_long_as_they_said(
     assert await decide(world) == [Reason.OVERRIDE if held else Reason.ADMITTED]
     if held:
         assert world.decisions()[0]["evidence"]["by"] == "ann"
-        await world.settle(3700)
+        world.clock.advance(3600)
+        await world.settle(1)
         assert world.reasons() == [Reason.OVERRIDE, Reason.ADMITTED]
 
 

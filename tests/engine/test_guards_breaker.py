@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,8 @@ def test_it_is_open_exactly_when_the_last_runs_all_did_not_help(
 
 
 def hopeless(world: World, **changed: Any) -> None:
-    """Serve a restart that never helps."""
+    """Serve a restart that never helps, and look at denials once in a while."""
+    world.pace = replace(world.pace, review=timedelta(minutes=5))
     world.metrics.answers |= {"up": 0, "alive": 0}
     world.serve(a_restart(**changed))
 
@@ -223,7 +225,7 @@ async def test_a_person_may_reset_it(world: World) -> None:
         by="ann",
         reason="new driver",
     )
-    await world.settle(30)
+    await world.settle(301)
     assert len(world.runs()) == 4
 
 
@@ -240,7 +242,7 @@ async def test_a_person_may_waive_it_and_the_record_says_so(world: World) -> Non
         by="ann",
         until=world.clock() + timedelta(hours=1),
     )
-    await world.settle(30)
+    await world.settle(301)
     admitted = world.decisions()[-1]
     assert admitted["reason"] == Reason.ADMITTED
     assert admitted["evidence"]["waived"]["breaker"]["by"] == "ann"
