@@ -51,10 +51,11 @@ class Sent:
 
 @dataclass
 class Cue:
-    """A behaviour, and for how many more calls it holds."""
+    """A behaviour, for how many more calls it holds, and whether any came."""
 
     behaviour: Behaviour
     left: float = field(init=False)
+    used: bool = False
 
     def __post_init__(self) -> None:
         self.left = math.inf if self.behaviour.times is None else self.behaviour.times
@@ -90,6 +91,7 @@ class Props:
         for cue in self.cues:
             if cue.meets(target, role, verb):
                 cue.left -= 1
+                cue.used = True
                 return cue.behaviour
         return Behaviour(call=verb)
 

@@ -20,10 +20,13 @@ from remediator.language.complaints import complaints
 from remediator.language.finding import Finding, did_you_mean, one_of
 from remediator.language.loader import TEST_SUFFIXES, load_files
 from remediator.language.tree import MAX_BYTES, Node, read_tree
+from remediator.model.duration import format_duration
 from remediator.model.playbook import Pinned
-from remediator.rehearsal.script import Scene, Script
+from remediator.rehearsal.script import Becomes, Scene, Script
 
 Place = tuple[str | int, ...]
+EXPECTED_AT = ("decisions", "runs", "actions", "would", "messages")
+OF_PROCESSES = frozenset({Becomes.RUNNING, Becomes.STOPPED, Becomes.HUNG})
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,8 @@ def _unknown_names(script: Script, root: Node, playbooks: Collection[str]) -> It
             message = f"a test of this name stands on line {names[scene.name]}"
             yield Finding(*root.place(*at, "name"), message, "say what this one promises")
         names.setdefault(scene.name, root.place(*at, "name")[0])
+        yield from _behind_the_end(scene, root, at)
+        yield from _impossible(scene, script, root, at)
         for place, target in _targets_named(scene):
             yield from _known("target", target, targets, root.place(*at, *place))
         for place, playbook in _playbooks_named(scene):
@@ -173,6 +178,34 @@ def _known(
     if name not in known:
         hint = did_you_mean(name, known, otherwise=one_of(sorted(known)))
         yield Finding(*place, f"there is no {kind} {name!r}", hint)
+
+
+def _behind_the_end(scene: Scene, root: Node, at: Place) -> Iterator[Finding]:
+    expected = ((("expect", key), getattr(scene.expect, key)) for key in EXPECTED_AT)
+    happens = (
+        ((key,), getattr(scene, key)) for key in ("alerts", "events", "silences", "controls")
+    )
+    for place, found in (*happens, *expected):
+        for index, one in enumerate(found or ()):
+            if one.at is not None and one.at > scene.length:
+                message = f"the test ends after {format_duration(scene.length)}"
+                hint = "give it a greater length"
+                yield Finding(*root.place(*at, *place, index, "at"), message, hint)
+
+
+def _impossible(scene: Scene, script: Script, root: Node, at: Place) -> Iterator[Finding]:
+    for index, event in enumerate(scene.events):
+        target = script.inventory.get(event.target)
+        if target is None:
+            continue
+        if event.becomes in OF_PROCESSES and not target.process:
+            place = root.place(*at, "events", index, "becomes")
+            yield Finding(*place, f"nothing runs {event.target}", "its process is false above")
+        knobs = {*target.settings, "weight", "replicas"}
+        if event.pin is not None and event.pin not in knobs:
+            place = root.place(*at, "events", index, "pin")
+            hint = did_you_mean(event.pin, knobs, otherwise=one_of(sorted(target.settings)))
+            yield Finding(*place, f"{event.target} has no setting {event.pin!r}", hint)
 
 
 def _targets_named(scene: Scene) -> Iterator[tuple[Place, str]]:

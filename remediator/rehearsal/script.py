@@ -122,6 +122,12 @@ class Behaviour(Spec):
     )
     after: At = Field(default=timedelta(), description="So long after the call the effect begins.")
 
+    @property
+    def named(self) -> str:
+        """The calls it is about."""
+        role = f" ({self.role})" if self.role else ""
+        return f"{self.call}{role} on {self.target or 'any target'}"
+
 
 class Becomes(StrEnum):
     """What may happen to a target by itself."""

@@ -316,6 +316,9 @@ class Stage:
             if line["log_level"] in {"error", "critical"}:
                 trace = str(line.get("exception", "")).strip().split("\n")
                 self.mistakes.append(f"an error of the engine: {line['event']}: {trace[-1]}")
+        for cue in self.props.cues:
+            if not cue.used:
+                self.mistakes.append(f"nothing ever called {cue.behaviour.named}")
         return self.db.transact(self._told, writing=False)
 
     async def _round(self) -> None:

@@ -100,6 +100,17 @@ def test_a_good_file_has_its_playbooks_and_the_lines_of_its_tests(tmp_path: Path
             "modes: {retun: observe}\ntests:",
             "3:9: there is no playbook 'retun' (did you mean 'retune'?)",
         ),
+        (
+            "expect",
+            "alerts: [{at: 31m, labels: {alertname: x}}]\n    expect",
+            "5:15: the test ends after 30m (give it a greater length)",
+        ),
+        ("actions: []", "messages: [{title: x, at: 1h}]", "the test ends after 30m"),
+        (
+            "expect",
+            "events: [{target: gpu-1, pin: max_concurency}]\n    expect",
+            "gpu-1 has no setting 'max_concurency' (did you mean 'max_concurrency'?)",
+        ),
         ("tests:", "start: 2026-01-01T00:00:00\ntests:", "start needs a time zone"),
         (
             "  - name: one\n",
@@ -115,6 +126,13 @@ def test_a_mistake_is_told_at_its_place_with_what_to_do(
     problems = problems_of(tmp_path, GOOD.replace(wrong, instead, 1))
     assert any(told in problem for problem in problems), problems
     assert all(problem.startswith("play.test.yaml:") for problem in problems)
+
+
+def test_what_has_no_process_cannot_hang(tmp_path: Path) -> None:
+    text = GOOD.replace("{}", "{process: false}")
+    text = text.replace("expect", "events: [{target: gpu-1, becomes: hung}]\n    expect")
+    told = "5:31: nothing runs gpu-1 (its process is false above)"
+    assert problems_of(tmp_path, text) == [f"play.test.yaml:{told}"]
 
 
 def test_a_file_that_is_no_yaml_or_is_empty_says_so(tmp_path: Path) -> None:

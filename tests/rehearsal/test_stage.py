@@ -14,33 +14,35 @@ input_series: slow
 
 
 @pytest.mark.parametrize(
-    ("outcome", "expect"),
+    ("outcome", "calls", "state"),
     [
-        ("ok", "{state: succeeded, verdict: improved}"),
-        ("unknown_applied", "{state: succeeded, verdict: improved}"),
-        ("unknown_not_applied", "{state: succeeded, verdict: improved}"),
-        ("not_now", "{state: succeeded, verdict: improved}"),
-        ("hangs", "{state: succeeded, verdict: improved}"),
-        ("fails", "{state: failed}"),
-        ("refuses", "{state: failed}"),
+        ("ok", 1, "succeeded"),
+        ("unknown_applied", 2, "succeeded"),
+        ("unknown_not_applied", 2, "succeeded"),
+        ("not_now", 2, "succeeded"),
+        ("hangs", 2, "succeeded"),
+        ("fails", 1, "failed"),
+        ("refuses", 1, "failed"),
     ],
 )
 def test_a_call_comes_to_what_the_test_says_and_the_engine_meets_it(
-    played: Play, outcome: str, expect: str
+    played: Play, outcome: str, calls: int, state: str
 ) -> None:
+    again = "- {call: set, effect: fast}" if calls > 1 else ""
     told = played(
         f"""
         {SLOW}
         input_series: slow
         actuators:
-          - {{call: set, outcome: {outcome}, effect: fast, reason: leased}}
-          - {{call: set, effect: fast, times: null}}
+          - {{call: set, outcome: {outcome}, reason: leased, effect: fast}}
+          {again}
         expect:
-          runs: [{expect.replace("{", "{playbook: retune, ")}]
+          runs: [{{playbook: retune, state: {state}}}]
         """
     )
     assert told.differences == []
-    assert told.story.sent[0].outcome == outcome
+    sent = [one.outcome for one in told.story.sent if not one.is_upkeep]
+    assert sent == [outcome, "ok"][:calls]
 
 
 def test_a_call_that_hangs_takes_the_time_it_was_given(played: Play) -> None:
@@ -121,7 +123,6 @@ def test_a_proposal_waits_for_the_person_of_the_test(
         f"""
         {SLOW}
         input_series: slow
-        actuators: [{{call: set, effect: fast}}]
         controls: [{{at: 2m, {answer}: retune}}]
         expect: {{actions: {actions}}}
         """,
@@ -176,6 +177,73 @@ def test_approving_what_nobody_asks_is_a_mistake_of_the_test(played: Play) -> No
         "ann lifts the kill switch: the kill switch is off",
         "ann: cancel retune: no run of retune is open",
     ]
+
+
+def test_a_behaviour_that_is_never_asked_for_is_a_mistake_of_the_test(played: Play) -> None:
+    told = played(
+        """
+        length: 1m
+        actuators: [{call: sett, target: gpu-1, role: settings, effect: fast}]
+        expect: {actions: []}
+        """
+    )
+    assert told.differences == [
+        "the test cannot be played as written: nothing ever called sett (settings) on gpu-1"
+    ]
+
+
+def steps(text: str) -> str:
+    """Return `RETUNE` with other steps."""
+    return RETUNE[: RETUNE.index("steps:")] + f"steps: [{text}]\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ("{shift_load: {weight: 50}}", "{call: set, role: balancer, args: {values: {weight: 50}}}"),
+        ("{scale: {add: 1, max: 4}}", "{call: set, role: scaler, args: {values: {replicas: 3}}}"),
+        (
+            "{clear_cache: {}, undo: none, on_unknown: escalate}",
+            "{call: clear_cache, role: settings}",
+        ),
+        (
+            "{http: {endpoint: farm, path: '/x'}, undo: none, on_unknown: escalate}",
+            "{role: endpoints, call: call, args: {endpoint: farm, path: '/x'}}",
+        ),
+        (
+            "{command: {run: tidy, arguments: {a: b}}, undo: none, on_unknown: escalate}",
+            "{role: commands, call: run, args: {run: tidy, arguments: {a: b}}}",
+        ),
+        ("{silence: {for: 10m}}", "{role: silences, call: silence}"),
+    ],
+)
+def test_every_action_has_a_stand_in(played: Play, step: str, expected: str) -> None:
+    told = played(
+        f"""
+        {SLOW}
+        input_series: slow
+        length: 3m
+        expect: {{actions: [{expected}]}}
+        """,
+        playbook=steps(step),
+        head=HEAD.replace("{settings:", "{weight: 100, replicas: 2, settings:"),
+    )
+    assert told.differences == []
+
+
+def test_what_a_schedule_finds_is_played_like_an_alert(played: Play) -> None:
+    told = played(
+        """
+        input_series: slow
+        actuators: [{call: set, effect: fast}]
+        expect: {runs: [{playbook: retune, verdict: improved}]}
+        """,
+        playbook=RETUNE.replace(
+            """on: {alerts: ['alertname="Slow"']}""",
+            "on: {schedule: {every: 1m, when: {query: p95, above: 0.25}}}",
+        ),
+    )
+    assert told.differences == []
 
 
 def test_a_silence_of_a_person_denies_and_its_end_lets_it_begin(played: Play) -> None:
