@@ -131,7 +131,7 @@ def test_a_mistake_is_told_at_its_place_with_what_to_do(
 def test_what_has_no_process_cannot_hang(tmp_path: Path) -> None:
     text = GOOD.replace("{}", "{process: false}")
     text = text.replace("expect", "events: [{target: gpu-1, becomes: hung}]\n    expect")
-    told = "5:31: nothing runs gpu-1 (its process is false above)"
+    told = "5:30: nothing runs gpu-1 (its process is false above)"
     assert problems_of(tmp_path, text) == [f"play.test.yaml:{told}"]
 
 
