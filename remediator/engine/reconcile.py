@@ -32,8 +32,8 @@ from remediator.model.decision import Admitted
 from remediator.model.effect import Call, Message
 from remediator.model.pace import Pace
 from remediator.model.playbook import Pinned
-from remediator.model.run import HeldChange, Run
-from remediator.store import alerts, approvals, changes, controls, outbox, retention, runs
+from remediator.model.run import HeldChange, Phase, Run
+from remediator.store import alerts, approvals, changes, controls, outbox, retention, runs, steps
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx, moment
 from remediator.telemetry import Metrics
@@ -245,8 +245,14 @@ def _dropped(tx: Tx, claimed: Run, error: str, pace: Pace) -> None:
     run = runs.get_run(tx, claimed.id)
     if run is None or run.epoch != claimed.epoch:
         return
-    if runs.count_drop(tx, run) >= DROPS_ALLOWED:
-        settle.strand(tx, run, f"given up after {DROPS_ALLOWED} errors of ours: {error}", pace)
+    if runs.count_drop(tx, run) < DROPS_ALLOWED:
+        return
+    reason = f"given up after {DROPS_ALLOWED} errors of ours: {error}"
+    if run.phase is Phase.FORWARD and settle.half_done(steps.history(tx, run.id)):
+        # What broke may well be the way forward: a drain must not stay because of it.
+        runs.turn_back(tx, run, verdict=None, reason=reason)
+    else:
+        settle.strand(tx, run, reason, pace)
 
 
 def _tell_blind(tx: Tx) -> None:

@@ -69,13 +69,15 @@ def _undo(row: StepRow, call: str) -> Send:
         phase=Phase.ROLLBACK,
         counts=False,
         retries=ROLLBACK_RETRIES,
-        on_ok=partial(_taken_back, pc=row.pc, call=row.call, args=undo["args"]),
+        on_ok=partial(_taken_back, pc=row.pc, call=row.call, undo=undo),
     )
 
 
-def _taken_back(tx: Tx, run: Run, *, pc: int, call: str, args: dict[str, Any]) -> None:
+def _taken_back(tx: Tx, run: Run, *, pc: int, call: str, undo: dict[str, Any]) -> None:
     steps.mark_undone(tx, run, pc=pc, calls=(call,))
-    if "knob" in args:
+    args = undo["args"]
+    if undo["verb"] == "release":
         changes.took_back(tx, run, knob=args["knob"], value=None)
-    for knob, value in args.get("values", {}).items():
-        changes.took_back(tx, run, knob=knob, value=float(value))
+    elif undo["verb"] == "set":
+        for knob, value in args["values"].items():
+            changes.took_back(tx, run, knob=knob, value=float(value))

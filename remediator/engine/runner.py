@@ -221,7 +221,7 @@ class Runner:
         # What has no undo, such as a restart that made it worse, is handed over at once.
         turn = isinstance(move, Failed) and (
             ((move.roll_back or progress.plan.on_failure.undo) and settle.anything_done(progress))
-            or settle.half_done(progress)
+            or settle.half_done(progress.history)
         )
         if isinstance(move, Failed) and turn:
             await self.db.write(runs.turn_back, run, verdict=move.verdict, reason=move.reason)
@@ -250,7 +250,7 @@ class Runner:
         run = progress.run
         reason = run.stop_reason or ""
         everything = settle.takes_all_back(progress) and settle.anything_done(progress)
-        if everything or settle.half_done(progress):
+        if everything or settle.half_done(progress.history):
             await self.db.write(runs.turn_back, run, verdict=None, reason=reason)
             return False
         await self.db.write(settle.stop, run, reason, self.pace)

@@ -19,7 +19,7 @@ from remediator.model.decision import Admitted
 from remediator.model.effect import Message
 from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Pinned, Playbook
-from remediator.model.run import Phase, Run, RunKind, RunState, StepStatus
+from remediator.model.run import History, Phase, Run, RunKind, RunState, StepStatus
 from remediator.model.step import EscalateStep
 from remediator.model.verdict import Verdict
 from remediator.store import alerts, approvals, changes, outbox, runs
@@ -86,11 +86,11 @@ def takes_all_back(progress: Progress) -> bool:
     return run.stop_reason is None and progress.plan.on_failure.undo
 
 
-def half_done(progress: Progress) -> bool:
+def half_done(history: History) -> bool:
     """Say whether something is half-done that must not stay, such as a drain."""
     return any(
         not row.undone and row.undo is not None and not row.undo.get("lasting", False)
-        for row in progress.history.steps
+        for row in history.steps
         if row.phase is Phase.FORWARD and row.status in TAKE_BACK
     )
 

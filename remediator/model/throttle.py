@@ -26,6 +26,8 @@ HELPED_ALTOGETHER = 0.10
 # R9: after so many in a row that moved nothing, or so many that did not altogether, it is over.
 IDLE_STEPS = 2
 ENOUGH_STEPS = 3
+# Fewer slots down than this cannot have made it worse: the trouble did (docs/closed-loop.md).
+ENOUGH_SLOTS = 2
 # R4: healthy enough to give back = below this share of the objective.
 RESTORE_BELOW = 0.85
 # R4: above ten, give back ten percent at a time.

@@ -220,10 +220,14 @@ def advance(tx: Tx, run: Run, *, pc: int, verdict: Verdict | None) -> None:
 
 
 def turn_back(tx: Tx, run: Run, *, verdict: Verdict | None, reason: str) -> None:
-    """Begin the second phase: take back what was done, in reverse order."""
+    """Begin the second phase: take back what was done, in reverse order.
+
+    Errors of ours on the way back are counted from nought: those of the way forward say nothing.
+    """
     fenced_update(
         tx,
         run,
+        drops=0,
         phase=Phase.ROLLBACK,
         state=RunState.ROLLING_BACK,
         verdict=verdict or run.verdict,

@@ -141,6 +141,7 @@ async def test_a_second_shift_is_of_the_first_base_and_shifts_no_further_than_as
     assert (world.change()["base"], world.change()["value"]) == (100, 20)
 
 
+@pytest.mark.slow
 async def test_after_the_alert_it_comes_back_in_steps_while_it_is_healthy(world: World) -> None:
     await begin(world)
     await world.ended()
@@ -151,6 +152,7 @@ async def test_after_the_alert_it_comes_back_in_steps_while_it_is_healthy(world:
     assert world.change()["state"] == "restored"
 
 
+@pytest.mark.slow
 async def test_without_a_way_back_declared_it_is_given_back_all_the_same(world: World) -> None:
     await begin(world, a_shift(on_resolve=None))
     await world.ended()
@@ -160,6 +162,7 @@ async def test_without_a_way_back_declared_it_is_given_back_all_the_same(world: 
     assert weight(world) == 100
 
 
+@pytest.mark.slow
 async def test_looking_after_it_needs_no_calls(world: World) -> None:
     await begin(world)
     await world.ended()
@@ -170,6 +173,7 @@ async def test_looking_after_it_needs_no_calls(world: World) -> None:
     assert world.change()["state"] == "held"
 
 
+@pytest.mark.slow
 async def test_when_nobody_looked_after_it_for_a_lease_it_goes_back_once_it_is_healthy(
     world: World,
 ) -> None:
@@ -185,6 +189,7 @@ async def test_when_nobody_looked_after_it_for_a_lease_it_goes_back_once_it_is_h
     assert world.change()["state"] == "restored"
 
 
+@pytest.mark.slow
 async def test_what_is_held_for_too_long_is_never_silently_closed(world: World) -> None:
     world.pace = Pace(max_hold=timedelta(minutes=40), review=timedelta(minutes=5))
     await begin(world)
@@ -197,6 +202,7 @@ async def test_what_is_held_for_too_long_is_never_silently_closed(world: World) 
     await world.until(lambda: weight(world) == 100)
 
 
+@pytest.mark.slow
 async def test_a_balancer_that_does_not_answer_is_tried_until_it_does_and_a_person_told_once(
     world: World,
 ) -> None:
@@ -222,6 +228,7 @@ async def test_a_stop_gives_it_back_at_once_whatever_is_measured(world: World) -
     assert world.change()["state"] == "restored"
 
 
+@pytest.mark.slow
 async def test_a_stop_hurries_a_restore_that_is_under_way(world: World) -> None:
     await begin(world)
     await world.ended()

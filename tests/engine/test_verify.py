@@ -19,6 +19,7 @@ from remediator.model.verdict import (
     has_held,
     is_worse,
     judge,
+    where_sampled,
 )
 from tests.builders import a_retune, an_alert
 from tests.fakes import NOON
@@ -167,3 +168,41 @@ async def test_a_baseline_is_taken_from_before_the_action_also_when_there_is_no_
     await world.fire(an_alert())
     run = await world.ended()
     assert run.verdict is Verdict.UNCHANGED
+
+
+async def test_while_it_settles_nothing_counts_neither_way(world: World) -> None:
+    world.serve(proof(settle="60s"))
+    # It warms up for a minute: worse than before, then good.
+    world.metrics.answers["p95"] = lambda now: 0.9 if (now - NOON).seconds < 60 else 0.1
+    await world.fire(an_alert())
+    run = await world.ended()
+    assert run.verdict is Verdict.IMPROVED
+    assert (run.closed_at or NOON) - NOON >= timedelta(seconds=60 + 60 + 30)
+
+
+SCRAPE = timedelta(seconds=15)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "usable"),
+    [
+        ([-5, 10, 25], [True, True, True]),
+        ([-5, -5, 10], [True, False, True]),  # it stood still once
+        ([-31, -16, -1], [False, False, False]),  # older than two scrapes
+        ([-5, None, 25], [True, False, True]),
+        ([3600, 3600, 3600], [True, False, False]),  # a clock that is wrong, and stands
+        ([], [False, False, False]),
+    ],
+)
+def test_a_measurement_on_an_old_sample_is_no_measurement(
+    stamps: list[float | None], usable: list[bool]
+) -> None:
+    taken = readings([0.2, 0.2, 0.2])
+    beside = tuple(
+        Reading.of("s", r.at, NOON.timestamp() + s)
+        if s is not None
+        else Reading(query="s", at=r.at, status=ReadingStatus.EMPTY)
+        for r, s in zip(taken, stamps, strict=False)
+    )
+    found = where_sampled(taken, beside, scrape=SCRAPE)
+    assert [r.value is not None for r in found] == usable

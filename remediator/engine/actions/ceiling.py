@@ -52,6 +52,15 @@ def hold_down(progress: Progress) -> timedelta:
     return progress.pace.hold_down * (1 + jitter(progress.run.id, progress.target.name))
 
 
+def slots_down(progress: Progress, step: ThrottleStep) -> float:
+    """Return how far this run has lowered the ceiling, in slots."""
+    rows, knob = progress.iterations(CALL), step.throttle.knob
+    if not rows:
+        return 0.0
+    before = rows[0].before.get("settings", {}).get("values", {}).get(knob, 0.0)
+    return float(before) - float(rows[-1].args["values"][knob])
+
+
 def waited_in_vain(progress: Progress, step: ThrottleStep, patience: timedelta) -> bool:
     """Say whether a step of this run was taken already because time had run out."""
     least = patience + window_of(step.throttle.window, progress.pace)

@@ -11,7 +11,7 @@ The surprise: no data never moves the ceiling, neither down nor up, and an old s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from remediator.engine.actions import ceiling
@@ -29,6 +29,7 @@ from remediator.engine.verify import (
 from remediator.model.spec import Condition
 from remediator.model.step import Throttle, ThrottleStep
 from remediator.model.throttle import (
+    ENOUGH_SLOTS,
     FLOOR_PATIENCE,
     HELPED,
     helped,
@@ -153,9 +154,8 @@ def _still_bad(readings: tuple[Reading, ...], throttle: Throttle) -> bool:
 
 def _still(progress: Progress, step: ThrottleStep, readings: tuple[Reading, ...]) -> Move:
     """Bad on fresh measurements: go on down, unless that does harm or nothing at all."""
-    throttle, nothing = step.throttle, idle(ceiling.levels(progress, step, readings))
-    inside = Condition(query=throttle.signal, below=throttle.objective)
-    worse = is_worse(readings, inside, baseline_of(progress))
+    throttle, levels = step.throttle, ceiling.levels(progress, step, readings)
+    worse, nothing = _worse(progress, step, readings, levels), idle(levels)
     if throttle.throughput and (worse or nothing):
         # It loosens only if latency AND throughput both failed to improve (design, section 4).
         work = _work(progress, throttle.throughput)
@@ -168,6 +168,21 @@ def _still(progress: Progress, step: ThrottleStep, readings: tuple[Reading, ...]
     if nothing:
         return _give_up(progress, step, readings, "turning it moves nothing")
     return _lower(progress, step, readings[-1].value)
+
+
+def _worse(
+    progress: Progress,
+    step: ThrottleStep,
+    readings: tuple[Reading, ...],
+    levels: tuple[float, ...],
+) -> bool:
+    # Trouble that has only begun makes everything look worse afterwards: it must be worse than
+    # what was acted on, too, and a single slot explains no such thing.
+    baseline = baseline_of(progress)
+    if baseline is None or ceiling.slots_down(progress, step) < ENOUGH_SLOTS:
+        return False
+    inside = Condition(query=step.throttle.signal, below=step.throttle.objective)
+    return is_worse(readings, inside, replace(baseline, level=max(baseline.level, levels[0])))
 
 
 def _out_of_time(progress: Progress, step: ThrottleStep, readings: tuple[Reading, ...]) -> Move:
