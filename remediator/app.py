@@ -362,16 +362,13 @@ def _target(name: str, settings: Settings) -> Target:
     roles = {SETTINGS: "detector"}
     if wanted.supervisor is not None:
         roles[PROCESS] = "supervisor"
-    caps = {f"targets.{name}.mode": wanted.mode}
-    if wanted.pool in settings.pools:
-        caps[f"pools.{wanted.pool}.mode"] = settings.pools[wanted.pool].mode
     return Target(
         name=name,
         instance=wanted.instance,
         job=wanted.job,
         pool=wanted.pool,
         actuators=roles,
-        caps=caps,
+        caps=settings.caps(name),
     )
 
 

@@ -304,6 +304,14 @@ class Settings(BaseSettings):
             },
         )
 
+    def caps(self, target: str) -> dict[str, Mode]:
+        """Return the boldest modes that are allowed on a target, by the setting that says so."""
+        wanted = self.targets[target]
+        found = {f"targets.{target}.mode": wanted.mode}
+        if wanted.pool in self.pools:
+            found[f"pools.{wanted.pool}.mode"] = self.pools[wanted.pool].mode
+        return found
+
     def pace(self) -> Pace:
         """Return the intervals and bounds as the engine takes them."""
 

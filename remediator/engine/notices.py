@@ -35,10 +35,7 @@ def refused(tx: Tx, candidate: Candidate, denied: Denied) -> None:
     else:
         return
     body = f"{candidate.alert.name} fires on {target}, and {denied.detail}."
-    outbox.queue(
-        tx,
-        Message(key=key, severity="critical", title=title, body=body, dedup=_story(candidate)),
-    )
+    outbox.queue(tx, Message(key=key, severity="critical", title=title, body=body))
 
 
 def demote(tx: Tx, candidate: Candidate, stands: Standing) -> None:
@@ -55,9 +52,8 @@ def demote(tx: Tx, candidate: Candidate, stands: Standing) -> None:
         severity="warning",
         title=f"{name} may only propose from now on",
         body=f"{why}. To let it act by itself again, lift the mode of playbook {name}.",
-        dedup=_story(candidate),
     )
-    if outbox.queue(tx, message):
+    if outbox.queue(tx, message, run_id=stands.failed_trial):
         overrides.cap_mode(
             tx,
             scope="playbook",
@@ -67,7 +63,3 @@ def demote(tx: Tx, candidate: Candidate, stands: Standing) -> None:
             reason=why,
             until=None,
         )
-
-
-def _story(candidate: Candidate) -> str:
-    return f"{candidate.alert.fingerprint}/{candidate.target.name}"

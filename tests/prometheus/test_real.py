@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from remediator.clock import system_clock
+from remediator.model.alert import SILENCER
 from remediator.model.verdict import ReadingStatus
 from remediator.prometheus.alertmanager import AlertmanagerClient
 from remediator.prometheus.client import PrometheusClient
@@ -178,26 +179,30 @@ async def test_alertmanager_gives_what_is_routed_to_us_and_not_kept_quiet(
 
     await until(is_ready)
     now = system_clock()
-    silence = {
-        "matchers": [{"name": "instance", "value": "quiet", "isRegex": False, "isEqual": True}],
-        "startsAt": now.isoformat(),
-        "endsAt": (now + timedelta(hours=1)).isoformat(),
-        "createdBy": "test",
-        "comment": "test",
-    }
-    (await http.post(f"{alertmanager}/api/v2/silences", json=silence)).raise_for_status()
+    for who, instance in {"ann": "quiet", SILENCER: "ours"}.items():
+        silence = {
+            "matchers": [
+                {"name": "instance", "value": instance, "isRegex": False, "isEqual": True}
+            ],
+            "startsAt": now.isoformat(),
+            "endsAt": (now + timedelta(hours=1)).isoformat(),
+            "createdBy": who,
+            "comment": "test",
+        }
+        (await http.post(f"{alertmanager}/api/v2/silences", json=silence)).raise_for_status()
     labels = [
         {"alertname": "Slow", "instance": "d1", "to": "us"},
         {"alertname": "Slow", "instance": "d2", "to": "us"},
         {"alertname": "Down", "instance": "d2", "to": "us"},
         {"alertname": "Slow", "instance": "quiet", "to": "us"},
+        {"alertname": "Slow", "instance": "ours", "to": "us"},
         {"alertname": "Slow", "instance": "d3", "to": "them"},
     ]
     alerts = [{"labels": one, "startsAt": now.isoformat()} for one in labels]
     (await http.post(f"{alertmanager}/api/v2/alerts", json=alerts)).raise_for_status()
 
     client = AlertmanagerClient([alertmanager], client=http)
-    wanted = {("Slow", "d1"), ("Down", "d2")}
+    wanted = {("Slow", "d1"), ("Down", "d2"), ("Slow", "ours")}
 
     async def settled() -> bool:
         found, _ = await client.active_alerts("team.a (b)")
@@ -210,3 +215,7 @@ async def test_alertmanager_gives_what_is_routed_to_us_and_not_kept_quiet(
     [theirs], _ = await client.active_alerts("teamxa (b)")
     assert theirs.labels["instance"] == "d3"
     assert await client.active_alerts("team") == ([], [])
+    by = {silence.created_by: silence for silence in await client.silences()}
+    assert by["ann"].covers({"alertname": "Slow", "instance": "quiet"})
+    assert not by["ann"].covers({"alertname": "Slow", "instance": "ours"})
+    assert [by["ann"].is_ours, by[SILENCER].is_ours] == [False, True]

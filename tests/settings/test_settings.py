@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from remediator.errors import ConfigurationError
+from remediator.model.playbook import Mode
 from remediator.settings import Settings, load_settings
 
 FULL = """\
@@ -84,6 +85,12 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         "targets: {a: {url: x, supervisor: {program: p, socket: /s, url: http://s}}}",
         "exactly one",
     ),
+    "a mode that is none": ("targets: {a: {url: x, mode: careful}}", "targets.a.mode"),
+    "a pool without a mode": ("targets: {a: {url: x, pool: p}}\npools: {p: {}}", "pools.p.mode"),
+    "a pool that nobody is in": (
+        "targets: {a: {url: x, pool: gpus}}\npools: {gpu: {mode: observe}}",
+        "'gpu' is the pool of no target; known: gpus",
+    ),
     "a target without an address": ("targets: {a: {}}", "targets.a.url"),
     "an endpoint that is no URL": ("endpoints: {a: {url: scaler:80}}", "endpoints.a.url"),
     "a secret in a URL": ("endpoints: {a: {url: 'http://me:pw@h'}}", "token_file"),
@@ -153,3 +160,17 @@ REACHED = ["0.0.0.0:1", "[::]:1", "192.168.0.1:1", "localhost.example.org:1", "1
 @pytest.mark.parametrize("listen", OWN + REACHED)
 def test_only_an_address_of_this_machine_alone_counts_as_loopback(listen: str) -> None:
     assert Settings(listen=listen).on_loopback is (listen in OWN)
+
+
+def test_a_target_and_its_pool_may_each_hold_playbooks_to_a_more_careful_mode(
+    tmp_path: Path,
+) -> None:
+    text = """\
+targets: {a: {url: x, pool: gpus, mode: propose}, b: {url: y, pool: gpus}, c: {url: z}}
+pools: {gpus: {mode: observe}}
+"""
+    settings = load_settings(a_file(tmp_path, text))
+    gpus = {"pools.gpus.mode": Mode.OBSERVE}
+    assert settings.caps("a") == {"targets.a.mode": Mode.PROPOSE, **gpus}
+    assert settings.caps("b") == {"targets.b.mode": Mode.AUTO, **gpus}
+    assert settings.caps("c") == {"targets.c.mode": Mode.AUTO}
