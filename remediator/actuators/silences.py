@@ -6,7 +6,7 @@ tag before it is sent, and is ended by that tag: what nobody can say of is settl
 
 Verbs and their arguments:
 
-    silence   tag, matchers (as Alertmanager has them), starts_at, ends_at, comment; answers {id}
+    silence   tag, matchers (as Alertmanager has them), ends_at, comment; answers {id}
     expire    tag: every silence with that tag is over
 """
 
@@ -26,6 +26,10 @@ from remediator.errors import EffectError, OutcomeUnknownError, PermanentError, 
 from remediator.model.alert import SILENCER
 from remediator.model.effect import Call
 from remediator.model.target import Target
+
+# Alertmanager reads a start in the past as "now" on its own clock. One of ours that is ahead would
+# leave the silence pending.
+AT_ONCE = "1970-01-01T00:00:00Z"
 
 
 class _Status(BaseModel):
@@ -133,7 +137,7 @@ class SilencesActuator:
         args = call.args
         body = {
             "matchers": args["matchers"],
-            "startsAt": args["starts_at"],
+            "startsAt": AT_ONCE,
             "endsAt": args["ends_at"],
             "createdBy": SILENCER,
             "comment": f"{args['comment']} [{args['tag']}]",

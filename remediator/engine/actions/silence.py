@@ -88,7 +88,6 @@ def _send(progress: Progress, step: SilenceStep, matchers: Sequence[Matcher]) ->
                 }
                 for matcher in matchers
             ],
-            "starts_at": progress.step_started_at.isoformat(),
             "ends_at": ends_at.isoformat(),
             "comment": f"R{run.id} ({progress.plan.name}): {words}",
         },
