@@ -101,6 +101,7 @@ def build_router(
     @router.post("/kill", status_code=202, dependencies=writes)
     async def kill(wanted: schemas.KillIn) -> schemas.StoppedOut:
         """Pull the kill switch: nothing forward anywhere, and everything is rolled back now."""
+        await db.write(stopping.pull, by=wanted.by, reason=wanted.reason)
         stopped = await db.write(stopping.kill, by=wanted.by, reason=wanted.reason)
         poke("dispatch")
         return schemas.StoppedOut.model_validate(stopped)

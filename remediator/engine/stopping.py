@@ -53,13 +53,23 @@ def stop_run(tx: Tx, run: Run, *, by: str, reason: str) -> Stopped:
     return _stop(tx, [run] if run.state.is_open else [], held, f"{STOPPED} by {by}: {reason}")
 
 
-def kill(tx: Tx, *, by: str, reason: str) -> Stopped:
-    """Pull the kill switch: nothing forward on any replica from this commit on, and all goes back.
+def pull(tx: Tx, *, by: str, reason: str) -> Control:
+    """Pull the kill switch: nothing forward on any replica from this commit on.
 
     Pulled twice it is one switch, and the first reason stays.
     """
-    if not controls.in_force(tx, Kind.KILL):
-        controls.put(tx, Kind.KILL, scope="all", name="", reason=reason, by=by, until=None)
+    return killed(tx) or controls.put(
+        tx, Kind.KILL, scope="all", name="", reason=reason, by=by, until=None
+    )
+
+
+def kill(tx: Tx, *, by: str, reason: str) -> Stopped:
+    """Pull the kill switch, and roll everything back now.
+
+    Where several processes write at once, `pull` comes first in a transaction of its own: this one
+    waits for runs that others have in hand, and they may wait for the switch.
+    """
+    pull(tx, by=by, reason=reason)
     why = f"{KILLED}: the kill switch was pulled by {by}: {reason}"
     return _stop(tx, runs.open_remedies(tx), changes.open_changes(tx), why)
 

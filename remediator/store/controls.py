@@ -199,7 +199,7 @@ def blocked(
         pool: the target's pool, if it has one.
         actions: the kinds of action in question; a pause of any of them holds it back.
     """
-    _exclude_controls(tx)
+    hold_still(tx)
     kinds = frozenset(actions)
     found = in_force(tx, Kind.KILL, Kind.PAUSE)
     for control in sorted(found, key=lambda one: one.kind is not Kind.KILL):
@@ -218,16 +218,20 @@ def blocked(
     return None
 
 
-def _exclude_intents(tx: Tx) -> None:
-    # SQLite has one writer at a time. On PostgreSQL an intent that has read "nothing in force"
-    # could commit after the control did: whoever sets one waits for those, and they for it.
-    if tx.conn.dialect.name == "postgresql":
-        tx.conn.execute(select(func.pg_advisory_xact_lock(LOCK)))
+def hold_still(tx: Tx) -> None:
+    """Keep controls from being set until this transaction ends.
 
-
-def _exclude_controls(tx: Tx) -> None:
+    SQLite has one writer at a time. On PostgreSQL an intent that has read "nothing in force" could
+    commit after the control did: whoever sets one waits for those, and they for it. It comes
+    before any row is locked, or two transactions could wait for each other.
+    """
     if tx.conn.dialect.name == "postgresql":
         tx.conn.execute(select(func.pg_advisory_xact_lock_shared(LOCK)))
+
+
+def _exclude_intents(tx: Tx) -> None:
+    if tx.conn.dialect.name == "postgresql":
+        tx.conn.execute(select(func.pg_advisory_xact_lock(LOCK)))
 
 
 def give_sign(tx: Tx, name: str, *, at: datetime | None = None) -> None:

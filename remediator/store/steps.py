@@ -97,6 +97,7 @@ def begin(
     Raises:
         FencedError: the run is no longer ours.
     """
+    controls.hold_still(tx)
     runs.fenced_update(tx, run, lease_until=tx.now + lease)
     current = runs.get_run(tx, run.id)
     if intent.counts:
