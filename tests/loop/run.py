@@ -9,7 +9,7 @@ nothing, and an hour of an incident takes a few seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -45,13 +45,18 @@ PLAYBOOK = Path(__file__).parents[2] / "playbooks" / "throttle-slow-detector.yam
 DOWN_S = 20.0
 
 
-def shipped(stack: Stack, *, alert: str = "DetectorSlow") -> Pinned:
-    """Return the shipped playbook with short queries and the windows of this stack."""
+def shipped(
+    stack: Stack, *, alert: str = "DetectorSlow", guards: Sequence[dict[str, Any]] = ()
+) -> Pinned:
+    """Return the shipped playbook with short queries, the windows of this stack and more guards."""
     document = YAML(typ="safe").load(PLAYBOOK.read_text())
     document.pop("vars")
     document["on"] = {"alerts": [f'alertname="{alert}"']}
     require = [g for g in document["guards"] if "require" in g]
     require[0]["require"]["query"], require[1]["require"]["query"] = "p95", "up"
+    replaced = {kind for guard in guards for kind in guard}
+    kept = [guard for guard in document["guards"] if not replaced & set(guard)]
+    document["guards"] = [*kept, *guards]
     step = document["steps"][0]
     step["throttle"] |= {"signal": "p95", "throughput": "useful", "window": f"{stack.window:g}s"}
     step["throttle"]["sampled_at"] = "sampled_at"
@@ -79,6 +84,7 @@ class Scenario:
         fault: what else goes wrong, one of `stories.FAULTS`; at `fault_at` seconds.
         limited: the service has its own fast limit under the ceiling.
         utilisation: the alert that fires is one on utilisation.
+        guards: of the playbook, in the place of its own of the same kind.
     """
 
     plant: Plant = SERIAL
@@ -91,6 +97,7 @@ class Scenario:
     limited: bool = False
     utilisation: bool = False
     pace: Pace | None = None
+    guards: tuple[dict[str, Any], ...] = ()
 
     @property
     def pace_in_force(self) -> Pace:
@@ -181,7 +188,7 @@ class Loop:
 
     def _see(self, alert: str) -> None:
         world, stack = self.world, self.scenario.stack
-        world.library["throttle"] = shipped(stack, alert=alert)
+        world.library["throttle"] = shipped(stack, alert=alert, guards=self.scenario.guards)
         seen = self.scrapes
         for query, ask in {"p95": seen.p95, "useful": seen.useful, "up": seen.up}.items():
             world.metrics.answers[query] = lambda at, ask=ask: ask((at - NOON).total_seconds())
