@@ -166,9 +166,10 @@ def _worked_on(tx: Tx, candidate: Candidate) -> bool:
 
 def precheck(tx: Tx, candidate: Candidate, pace: Pace) -> Denied | None:
     """Refuse early what needs no query."""
-    notices.demote(tx, candidate, stands(tx, candidate))
+    breaker = stands(tx, candidate)
+    notices.demote(tx, candidate, breaker)
     candidate = _limited(tx, candidate)
-    facts = snapshot(tx, candidate, None, pace)
+    facts = snapshot(tx, candidate, None, pace, breaker=breaker)
     judged = judge(facts)
     if judged.denied is None or _would_make_room(facts, judged.denied):
         return None
@@ -203,11 +204,12 @@ def admit(
 ) -> Decision:
     """Decide for good: the alert, every counter, lock and pause again, then run and slot."""
     guarding.one_by_one(tx)
-    notices.demote(tx, candidate, stands(tx, candidate))
+    breaker = stands(tx, candidate)
+    notices.demote(tx, candidate, breaker)
     candidate = _limited(tx, candidate)
     parent = None if parent_id is None else runs.get_run(tx, parent_id)
     judged = _over(tx, candidate, None) or _settled(
-        tx, snapshot(tx, candidate, evidence, pace, parent=parent)
+        tx, snapshot(tx, candidate, evidence, pace, breaker=breaker, parent=parent)
     )
     if judged.denied is not None:
         return _refuse(tx, candidate, judged)

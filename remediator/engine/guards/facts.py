@@ -47,7 +47,7 @@ class Facts:
         disturbed: targets on which a run acts.
         in_trouble: targets with a firing alert.
         breaker: where the breaker stands; None where nothing acts.
-        trial: the open run of this playbook in its class.
+        trial: the open run of this playbook in its class, while its breaker is not closed.
     """
 
     now: datetime

@@ -27,6 +27,7 @@ def snapshot(
     evidence: Evidence | None,
     pace: Pace,
     *,
+    breaker: Standing | None = None,
     run: Run | None = None,
     parent: Run | None = None,
 ) -> Facts:
@@ -37,6 +38,7 @@ def snapshot(
         candidate: what would be done.
         evidence: what was asked before; None on the cheap look before that.
         pace: bounds.
+        breaker: where the playbook's breaker stands, when that is known already.
         run: the run itself, when it was opened before and asks to go on.
         parent: the run that it takes over from.
     """
@@ -46,6 +48,7 @@ def snapshot(
     where = {"playbook": plan.name, "target": target.name}
     blocked = controls.blocked(tx, **where, pool=target.pool, actions=plan.actions)
     acting = runs.acting_run(tx, target.name, mode)
+    stood = breaker or stands(tx, candidate)
     return Facts(
         now=tx.now,
         plan=plan,
@@ -86,8 +89,8 @@ def snapshot(
         },
         disturbed=guarding.acting_targets(tx, mode, but=but),
         in_trouble=_in_trouble(tx, candidate),
-        breaker=stands(tx, candidate) if mode.acts else None,
-        trial=guarding.trial(tx, **where, pool=target.pool, but=but),
+        breaker=stood if mode.acts else None,
+        trial=guarding.trial(tx, **where, pool=target.pool, but=but) if stood.until else None,
     )
 
 
