@@ -2,7 +2,7 @@
 
 The engine, its journal and the shipped playbook are the real ones; the detector, Prometheus and
 Alertmanager are simulated on a virtual clock (tests/loop). `--seeds 20 --workers 3` takes about
-a quarter of an hour. What it computes is the same on every machine; only the cost of an hour is not.
+a quarter of an hour. What it computes is the same on every machine, but for the cost of an hour.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import structlog
 
 from tests.loop.figures import Figures, best_held, figures
-from tests.loop.plants import PLANTS, SATURATED
+from tests.loop.plants import CLIFF, PLANTS, SATURATED, SLOW_DECODE
 from tests.loop.run import Scenario, Told, tell
 from tests.loop.sight import FAST, SHIPPED, SLOW
 from tests.loop.stories import DAY_S, FAULTS, calm, daily, pulse, ramp, square, step
@@ -37,6 +37,7 @@ SHAPES = {
     "square wave, 90 s": square(90),
     "square wave, 10 min": square(600),
 }
+ONE_FAILURE = {"breaker": {"failures": 1, "reset": "30m"}}
 HEAD = (
     "of the oracle",
     "worst",
@@ -104,6 +105,12 @@ def plants(over_seeds: Callable[..., list[Played]]) -> Iterable[str]:
     for plant in PLANTS:
         for stack in (FAST, SHIPPED, SLOW):
             yield row(f"{plant.name}, {stack.name}", over_seeds(Scenario(plant, step, stack)))
+    for plant, how, guard in (
+        (CLIFF, "cooldown 1m", {"cooldown": "1m"}),
+        (SLOW_DECODE, "breaker of one failure", ONE_FAILURE),
+    ):
+        played = over_seeds(Scenario(plant, step, guards=(guard,)))
+        yield row(f"{plant.name}, {SHIPPED.name}, {how}", played)
     cost = statistics.median(p.cost_s for p in over_seeds(Scenario(shape=step)))
     yield f"\nOne simulated hour takes {cost:.1f} s (serial device, 45 s)."
 
@@ -134,8 +141,9 @@ def healthy() -> Iterable[str]:
     """A day of a busy, healthy device whose utilisation alert fires all the time."""
     played = play(Scenario(SATURATED, calm, utilisation=True, length=DAY_S))
     yield (
-        f"\nBusy and healthy for 24 h (60 requests a second for a capacity of 50), its alert firing: "
-        f"{played.found.remedies} actions, lowest ceiling {played.found.lowest}, {played.pages} pages."
+        "\nBusy and healthy for 24 h (60 requests a second for a capacity of 50), its alert "
+        f"firing: {played.found.remedies} actions, lowest ceiling {played.found.lowest}, "
+        f"{played.pages} pages."
     )
 
 
