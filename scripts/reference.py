@@ -1,4 +1,4 @@
-"""Writes docs/reference/*.md and the tables of docs/playbook-language.md from the code.
+"""Writes docs/reference/*.md and the tables of two other pages from the code.
 
 Run by whoever changes a setting, a metric, a reason, a state, a command or a playbook key:
 `python scripts/reference.py`. With `--check` it writes nothing and says what is out of date, as the
@@ -23,17 +23,19 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from remediator.cli import app
-from remediator.language.reference import with_reference
+from remediator.language.reference import tables, with_reference
 from remediator.model.alert import Meaning
 from remediator.model.decision import LASTING, Reason
 from remediator.model.run import TRANSITIONS, Phase, RunKind, RunState, StepStatus
 from remediator.model.verdict import ReadingStatus, Verdict
+from remediator.rehearsal.script import Script
 from remediator.settings import Settings
 from remediator.telemetry import Metrics
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FOLDER = DOCS / "reference"
 LANGUAGE = DOCS / "playbook-language.md"
+TESTING = DOCS / "testing-playbooks.md"
 NOTICE = "<!-- Written by scripts/reference.py; change the code, then run it. -->"
 MEANING = re.compile(r'^\s+([A-Z_]+) = "([^"]*)"\s+# (.+)$', re.MULTILINE)
 
@@ -220,6 +222,7 @@ def main() -> int:
     check = "--check" in sys.argv[1:]
     wanted = {FOLDER / f"{name}.md": make() for name, make in PAGES.items()}
     wanted[LANGUAGE] = with_reference(LANGUAGE.read_text(encoding="utf-8"))
+    wanted[TESTING] = with_reference(TESTING.read_text(encoding="utf-8"), tables(Script))
     stale = []
     for path, text in wanted.items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:

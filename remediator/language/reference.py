@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from remediator.language.examples import GUARD_EXAMPLES, STEP_EXAMPLES
 from remediator.model.duration import format_duration
@@ -68,8 +68,21 @@ def reference() -> str:
     return "\n".join(lines)
 
 
-def with_reference(text: str) -> str:
-    """Return a document with the tables between its markers brought up to date.
+def tables(model: type[BaseModel]) -> str:
+    """Return markdown for a model and every part of it, in reading order."""
+    name = model.__name__
+    document: dict[str, Any] = _plain(model.model_json_schema(by_alias=True))
+    parts = {name: document, **document["$defs"]}
+    found = [part for part in _in_reading_order(document, name) if "properties" in parts[part]]
+    return "\n".join(line for part in found for line in _section(part, parts))
+
+
+def with_reference(text: str, told: str | None = None) -> str:
+    """Return a document with what is between its markers brought up to date.
+
+    Args:
+        text: the document.
+        told: what belongs there; by default the reference of the playbook language.
 
     Raises:
         ValueError: a marker is missing.
@@ -78,7 +91,7 @@ def with_reference(text: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the document needs both {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{reference() if told is None else told}\n{END}{after}"
 
 
 def _plain(node: Any) -> Any:
@@ -104,10 +117,10 @@ def _or_short(part: dict[str, Any], short: dict[str, Any]) -> dict[str, Any]:
     return {**outside, "anyOf": [short, *inside.get("anyOf", [inside])]}
 
 
-def _in_reading_order(document: dict[str, Any]) -> list[str]:
-    order = ["Playbook"]
+def _in_reading_order(document: dict[str, Any], top: str = "Playbook") -> list[str]:
+    order = [top]
     for name in order:
-        part = document if name == "Playbook" else document["$defs"][name]
+        part = document if name == top else document["$defs"][name]
         found = dict.fromkeys(_references(part.get("properties", {})))
         order += [reference for reference in found if reference not in order]
     return order

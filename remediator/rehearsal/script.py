@@ -115,7 +115,7 @@ class Behaviour(Spec):
     target: str = Field(default="", description="Only on this target.")
     role: str = Field(default="", description="Only through this: settings, process, balancer, ...")
     times: int | None = Field(default=1, ge=1, description="So many calls; null = all of them.")
-    outcome: Outcome = Outcome.OK
+    outcome: Outcome = Field(default=Outcome.OK, description="What the call comes to.")
     reason: str = Field(default="invalid", description="Why the target refuses, such as pinned.")
     effect: tuple[SeriesSpec, ...] = Field(
         default=(), description="What is scraped from then on, when it was applied."
@@ -162,9 +162,9 @@ class SilenceSpec(Spec):
     """A silence that a person makes in Alertmanager."""
 
     at: At = Field(default=timedelta(), description="When.")
-    until: At = Field(default=LONGEST, description="When it ends.")
+    until: At | None = Field(default=None, description="When it ends; not when left out.")
     matchers: tuple[MatcherText, ...] = Field(min_length=1, description="What it silences.")
-    by: Text = "ann"
+    by: Text = Field(default="ann", description="Who.")
 
 
 VERBS = ("pause", "resume", "stop", "kill", "cancel", "approve", "reject")
@@ -184,8 +184,8 @@ class Control(Spec):
     length: Positive = Field(
         default=timedelta(hours=1), alias="for", description="How long a pause lasts."
     )
-    by: Text = "ann"
-    reason: Text = "a rehearsal"
+    by: Text = Field(default="ann", description="Who.")
+    reason: Text = Field(default="a rehearsal", description="Why.")
 
     @model_validator(mode="after")
     def _one_verb(self) -> Control:
@@ -235,7 +235,9 @@ class ExpectedMessage(Spec):
     """What a person was told."""
 
     title: Text = Field(description="What the title holds.")
-    severity: Literal["info", "warning", "critical"] | None = None
+    severity: Literal["info", "warning", "critical"] | None = Field(
+        default=None, description="How loud."
+    )
     at: At | None = Field(default=None, description="When.")
 
 
@@ -243,7 +245,9 @@ class ExpectedTarget(Spec):
     """What a target is like at the end."""
 
     settings: dict[str, float | int] = Field(default_factory=dict, description="Tunables.")
-    process: Literal["running", "stopped", "hung"] | None = None
+    process: Literal["running", "stopped", "hung"] | None = Field(
+        default=None, description="What its process is like."
+    )
     draining: bool | None = Field(default=None, description="Whether it refuses new work.")
     weight: float | None = Field(default=None, description="Its weight at the balancer.")
     replicas: int | None = Field(default=None, description="How many replicas serve.")

@@ -47,6 +47,7 @@ from remediator.rehearsal.journal import a_journal
 from remediator.rehearsal.promtool import Promtool
 from remediator.rehearsal.props import Cue, Document, Process, Prop, Props
 from remediator.rehearsal.script import (
+    LONGEST,
     AlertSpec,
     Becomes,
     Behaviour,
@@ -265,7 +266,7 @@ class Stage:
             matchers=matchers,
             created_by=wanted.by,
             comment="made in a rehearsal",
-            ends_at=self.start + wanted.until,
+            ends_at=self.start + (wanted.until or LONGEST),
         )
         self.silenced.made.append(made)
 

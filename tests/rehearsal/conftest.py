@@ -70,7 +70,13 @@ def played(tmp_path: Path, promtool: Promtool) -> Play:
         script = prepared.script
         assert script is not None
         story = asyncio.run(
-            play(script, script.tests[0], library=prepared.library, promtool=promtool)
+            play(
+                script,
+                script.tests[0],
+                library=prepared.library,
+                promtool=promtool,
+                rule_files=prepared.rule_files,
+            )
         )
         expect = script.tests[0].expect
         return Played(story, differences(expect, story, interval=script.interval))

@@ -43,6 +43,19 @@ def test_what_a_shipped_playbook_promises_holds(promtool: Promtool, prepared, sc
     assert not found, "\n".join([*found, "", *story.timeline()])
 
 
+@pytest.mark.real
+def test_the_example_of_the_documentation_holds(promtool: Promtool, tmp_path: Path) -> None:
+    text = (PLAYBOOKS.parent / "docs" / "testing-playbooks.md").read_text()
+    example = text.split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "example.test.yaml"
+    path.write_text(example.replace("../", f"{PLAYBOOKS}/"))
+    prepared = prepare(path)
+    assert [str(problem) for problem in prepared.problems] == []
+    script = prepared.script
+    story = asyncio.run(play(script, script.tests[0], library=prepared.library, promtool=promtool))
+    assert differences(script.tests[0].expect, story, interval=script.interval) == []
+
+
 @pytest.mark.parametrize("name", sorted(load_files([PLAYBOOKS]).by_name))
 def test_every_shipped_playbook_is_tested_when_it_acts_when_it_may_not_and_without_data(
     name: str,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from remediator.errors import ConfigurationError
 from tests.rehearsal.conftest import HEAD, RETUNE, SLOW, Play
 
 pytestmark = pytest.mark.real
@@ -190,6 +193,28 @@ def test_a_behaviour_that_is_never_asked_for_is_a_mistake_of_the_test(played: Pl
     assert told.differences == [
         "the test cannot be played as written: nothing ever called sett (settings) on gpu-1"
     ]
+
+
+def test_an_error_of_the_engine_fails_the_test_whatever_it_expects(
+    played: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("remediator.rehearsal.props.Document.do", broken)
+    told = played(f"{SLOW}\ninput_series: slow\nexpect: {{decisions: [{{decision: admitted}}]}}")
+    assert told.differences == [
+        "the test cannot be played as written: an error of the engine: "
+        "run dropped: ZeroDivisionError: a bug"
+    ]
+
+
+def test_rules_that_promtool_refuses_end_it_with_its_words(tmp_path: Path, played: Play) -> None:
+    rules = tmp_path / "rules.yml"
+    rules.write_text("groups: [{name: g, rules: [{record: a, expr: 'b *'}]}]")
+    head = HEAD.replace("series:", "rule_files: [rules.yml]\nseries:", 1)
+    with pytest.raises(ConfigurationError, match="parse error"):
+        played(f"{SLOW}\nexpect: {{actions: []}}", head=head)
 
 
 def steps(text: str) -> str:
