@@ -290,6 +290,7 @@ async def test_who_was_told_no_in_mid_run_does_not_begin_again_in_this_episode(
     assert world.reasons()[-1] == Reason.OVERRIDE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["ask", "readmit", "not_admitted", "_advance_done"])
 @pytest.mark.parametrize("after_commit", [False, True])
 async def test_a_death_at_any_point_of_an_approval_asks_once_and_acts_once(

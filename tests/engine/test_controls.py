@@ -370,7 +370,9 @@ SET: list[Callable[[World], Awaitable[Any]]] = [
 
 
 @pytest.mark.parametrize("control", SET, ids=["all", "pool", "action", "kill", "hands off", "pin"])
-@pytest.mark.parametrize("after", range(0, 240, 40))
+@pytest.mark.parametrize(
+    "after", [40, *(pytest.param(at, marks=pytest.mark.slow) for at in (0, 80, 120, 160, 200))]
+)
 async def test_once_it_is_set_no_process_commits_a_further_forward_intent(
     world: World, control: Callable[[World], Awaitable[Any]], after: int
 ) -> None:
