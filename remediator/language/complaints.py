@@ -189,7 +189,9 @@ _BOUNDS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def _wrong_type(said: str, wanted: str, value: Any) -> tuple[str, str]:
     hint = ""
-    if wanted == "a mapping of keys":
+    if wanted == "a mapping of keys" and value is None:
+        hint = "write {} where nothing is to be said"
+    elif wanted == "a mapping of keys":
         hint = did_you_mean(str(value), ("restore", "undo", NO_UNDO))
     elif isinstance(value, dict) and wanted == "a text":
         hint = _matcher_hint(value) or "quote a text that holds ': '"
