@@ -67,9 +67,9 @@ def prepare(path: Path) -> Prepared:
         data = path.read_bytes()[: MAX_BYTES + 1]
         text = data.decode("utf-8").removeprefix("\ufeff")
     except OSError as error:
-        return Prepared(told, problems=(_unread(told, f"cannot be read: {error.strerror}"),))
+        return Prepared(told, problems=(_unread(told, f"cannot be read: {error.strerror}", ""),))
     except UnicodeDecodeError:
-        return Prepared(told, problems=(_unread(told, "not UTF-8"),))
+        return Prepared(told, problems=(_unread(told, "not UTF-8", "save the file as UTF-8"),))
     root, findings = read_tree(text, what="file of tests", begins="playbooks: [../NAME.yaml]")
     script = None
     if root is not None:
@@ -234,5 +234,5 @@ def _playbooks_named(scene: Scene) -> Iterator[tuple[Place, str]]:
                 yield ("expect", key, index, "playbook"), one.playbook
 
 
-def _unread(path: str, message: str) -> PlaybookError:
-    return PlaybookError(message, path=path, hint="give a file of tests that exists")
+def _unread(path: str, message: str, hint: str) -> PlaybookError:
+    return PlaybookError(message, path=path, hint=hint)

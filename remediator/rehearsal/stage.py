@@ -24,15 +24,6 @@ from remediator.actuators.observed import ObservedActuator
 from remediator.engine import intake
 from remediator.engine.admission import Admission
 from remediator.engine.effects import Effects
-from remediator.engine.moves import (
-    BALANCER,
-    COMMANDS,
-    ENDPOINTS,
-    PROCESS,
-    SCALER,
-    SETTINGS,
-    SILENCES,
-)
 from remediator.engine.reconcile import Reconciler
 from remediator.engine.runner import Runner
 from remediator.model.alert import Alert, Silence
@@ -42,14 +33,14 @@ from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Pinned
 from remediator.model.target import Inventory, Target
 from remediator.rehearsal import people
+from remediator.rehearsal.cast import a_cast, become, end_of
 from remediator.rehearsal.facts import RehearsedFacts
 from remediator.rehearsal.journal import a_journal
 from remediator.rehearsal.promtool import Promtool
-from remediator.rehearsal.props import Cue, Document, Process, Prop, Props
+from remediator.rehearsal.props import Cue, Document, Props
 from remediator.rehearsal.script import (
     LONGEST,
     AlertSpec,
-    Becomes,
     Behaviour,
     Control,
     Event,
@@ -57,16 +48,14 @@ from remediator.rehearsal.script import (
     Script,
     SeriesSpec,
     SilenceSpec,
-    TargetSpec,
 )
 from remediator.rehearsal.series import Series
-from remediator.rehearsal.story import Story, TargetEnd, read_story
+from remediator.rehearsal.story import Story, read_story
 from remediator.store.agenda import next_due
 from remediator.store.database import Database, Tx
 from remediator.telemetry import Metrics
 
 SECOND = timedelta(seconds=1)
-WEIGHT, REPLICAS = "weight", "replicas"
 FIRING = 'ALERTS{alertstate="firing"}'
 
 
@@ -155,7 +144,7 @@ class Stage:
         self.cast = {
             f"{name}/{prop.role}": prop
             for name, spec in script.inventory.items()
-            for prop in _cast(self.props, name, spec)
+            for prop in a_cast(self.props, name, spec)
         }
         self.audience = Audience(clock)
         self.silenced = Silenced(clock)
@@ -281,7 +270,7 @@ class Stage:
         if event.becomes is not None:
             self._note(f"{event.target} becomes {event.becomes}")
             for prop in mine:
-                _become(prop, event.becomes)
+                become(prop, event.becomes)
         if event.pin is not None:
             self._note(f"somebody pins {event.pin} at {event.target}")
             for prop in mine:
@@ -363,7 +352,7 @@ class Stage:
             told=self.audience.told,
             noted=self.noted,
             mistakes=tuple(dict.fromkeys(self.mistakes)),
-            targets={name: _end(self.cast, name) for name in self.script.inventory},
+            targets={name: end_of(self.cast, name) for name in self.script.inventory},
         )
 
 
@@ -384,49 +373,6 @@ def _alert(labels: Mapping[str, str], spec: AlertSpec | None = None) -> Alert:
 def _named(alert: Alert) -> str:
     labels = ", ".join(f"{k}={v}" for k, v in sorted(alert.labels.items()) if k != "alertname")
     return f"{alert.name} ({labels})"
-
-
-def _cast(props: Props, name: str, spec: TargetSpec) -> list[Prop]:
-    """Return a stand-in for each role that the target has."""
-    process = Process(props, name, PROCESS) if spec.process else None
-    cast: list[Prop] = [
-        Document(props, name, SETTINGS, values=spec.settings, leasing=True, process=process)
-    ]
-    if process is not None:
-        cast.append(process)
-    if spec.weight is not None:
-        cast.append(Document(props, name, BALANCER, values={WEIGHT: spec.weight}, leasing=False))
-    if spec.replicas is not None:
-        values = {REPLICAS: spec.replicas}
-        cast.append(Document(props, name, SCALER, values=values, leasing=False))
-    return [*cast, *(Prop(props, name, role) for role in (SILENCES, ENDPOINTS, COMMANDS))]
-
-
-def _become(prop: Prop, becomes: Becomes) -> None:
-    reachable = {Becomes.UNREACHABLE: False, Becomes.REACHABLE: True}
-    if becomes in reachable and prop.role in {SETTINGS, PROCESS}:
-        prop.reachable = reachable[becomes]
-    if isinstance(prop, Process):
-        match becomes:
-            case Becomes.RUNNING:
-                prop.start()
-            case Becomes.STOPPED:
-                prop.running = False
-            case Becomes.HUNG:
-                prop.hung = True
-    if isinstance(prop, Document) and becomes in {Becomes.BLIND, Becomes.SEEING}:
-        prop.sees = becomes is Becomes.SEEING
-
-
-def _end(cast: Mapping[str, Prop], name: str) -> TargetEnd:
-    process = cast.get(f"{name}/{PROCESS}")
-    documents = [p for p in cast.values() if p.name == name and isinstance(p, Document)]
-    values = {knob: document.value(knob) for document in documents for knob in document.base}
-    return TargetEnd(
-        values=values,
-        process=process.condition if isinstance(process, Process) else "",
-        draining=any(document.draining for document in documents),
-    )
 
 
 async def play(

@@ -203,10 +203,8 @@ def test_an_error_of_the_engine_fails_the_test_whatever_it_expects(
 
     monkeypatch.setattr("remediator.rehearsal.props.Document.do", broken)
     told = played(f"{SLOW}\ninput_series: slow\nexpect: {{decisions: [{{decision: admitted}}]}}")
-    assert told.differences == [
-        "the test cannot be played as written: an error of the engine: "
-        "run dropped: ZeroDivisionError: a bug"
-    ]
+    (mistake,) = told.differences
+    assert mistake.endswith("an error of the engine: run dropped: ZeroDivisionError: a bug")
 
 
 def test_rules_that_promtool_refuses_end_it_with_its_words(tmp_path: Path, played: Play) -> None:
