@@ -264,6 +264,8 @@ def readmit(
     if judged.denied is not None:
         return _refuse(tx, candidate, judged)
     _accept(tx, candidate, run.id, evidence, judged)
+    # What a step counts from its start, such as a wait, begins now and not with the question.
+    runs.fenced_update(tx, run, step_started_at=tx.now)
     return None
 
 

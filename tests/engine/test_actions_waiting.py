@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from remediator.model.run import RunState
+from remediator.model.run import Decided, RunState
 from remediator.model.verdict import ReadingStatus, Verdict
+from remediator.store import approvals
 from tests.builders import a_playbook, an_alert
 from tests.fakes import NOON, Answer
 from tests.world import World
@@ -133,6 +134,17 @@ async def test_a_second_wait_begins_when_the_first_is_over(world: World) -> None
     await begin(world, {"wait": "1m"}, {"wait": "1m"})
     run = await world.ended()
     assert run.closed_at == NOON + timedelta(minutes=2)
+
+
+async def test_a_wait_begins_when_its_proposal_is_approved(world: World) -> None:
+    await begin(world, {"wait": "7m"}, LATER, mode="propose")
+    await world.settle(600)
+    (asked,) = world.db.transact(approvals.of_run, world.run().id, writing=False)
+    await world.db.write(
+        approvals.decide, asked.id, decision=Decided.APPROVED, by="ann", reason="fine"
+    )
+    run = await world.ended()
+    assert run.closed_at == NOON + timedelta(seconds=600) + timedelta(minutes=7)
 
 
 @pytest.mark.parametrize("severity", ["info", "warning", "critical"])
