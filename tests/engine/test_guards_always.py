@@ -202,12 +202,12 @@ async def test_a_silence_can_be_waived_and_a_condition_cannot(world: World) -> N
 # -- one owner per knob ----------------------------------------------------------------------------
 
 
-def a_holder(priority: int, **changed: Any) -> dict[str, Any]:
+def a_holder(priority: int, **changed: Any) -> Any:
     """Return a playbook for `Slow` that sets the batch size and holds it."""
     return a_retune({"batch_size": 4}, name="holder", priority=priority, **changed)
 
 
-def a_rival(priority: int, value: float = 2, **changed: Any) -> dict[str, Any]:
+def a_rival(priority: int, value: float = 2, **changed: Any) -> Any:
     """Return a playbook for `Other` that wants the same knob."""
     other = {"alerts": ['alertname="Other"']}
     return a_retune({"batch_size": value}, name="rival", priority=priority, on=other, **changed)

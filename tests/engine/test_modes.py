@@ -9,7 +9,7 @@ import pytest
 
 from remediator.model.decision import Reason
 from remediator.model.playbook import Lane, Mode
-from remediator.model.run import Run, RunState
+from remediator.model.run import Decided, Run, RunState
 from remediator.model.target import Inventory
 from remediator.store import approvals, overrides, runs
 from remediator.store.database import Tx
@@ -95,7 +95,7 @@ async def proposed(world: World) -> Run:
 async def approve(world: World, run: Run) -> None:
     def body(tx: Tx) -> None:
         (asked,) = approvals.of_run(tx, run.id)
-        approvals.decide(tx, asked.id, decision=approvals.Decided.APPROVED, by="ann", reason="")
+        approvals.decide(tx, asked.id, decision=Decided.APPROVED, by="ann", reason="")
 
     await world.db.write(body)
 
@@ -213,9 +213,7 @@ async def test_who_said_no_is_not_asked_again_about_the_same_episode(world: Worl
 
     def body(tx: Tx) -> None:
         (asked,) = approvals.of_run(tx, run.id)
-        approvals.decide(
-            tx, asked.id, decision=approvals.Decided.REJECTED, by="ann", reason="known"
-        )
+        approvals.decide(tx, asked.id, decision=Decided.REJECTED, by="ann", reason="known")
 
     await world.db.write(body)
     await world.settle(60)
