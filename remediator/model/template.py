@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import quote, unquote
 
@@ -93,6 +94,12 @@ _TOO_LONG = f"longer than {MAX_FILLED} characters when filled in"
 _ENVIRONMENTS = {escape: _environment(escape) for escape in Escape}
 
 
+# A playbook is filled in for every alert that it meets; its texts are compiled once.
+@lru_cache(maxsize=1024)
+def _compiled(text: str, escape: Escape) -> Template:
+    return _ENVIRONMENTS[escape].from_string(text)
+
+
 def has_template(text: str) -> bool:
     """Say whether `text` holds a `${{ }}` expression."""
     return "${{" in text
@@ -127,7 +134,7 @@ def _segment(text: str, values: Mapping[str, Any]) -> str:
 
 def _render(text: str, values: Mapping[str, Any], escape: Escape) -> str:
     try:
-        return _filled(_ENVIRONMENTS[escape].from_string(text), values)
+        return _filled(_compiled(text, escape), values)
     except TemplateError as error:
         msg = f"template {text!r}: {error.message or type(error).__name__}"
         raise ValueError(msg) from error
