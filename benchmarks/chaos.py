@@ -23,7 +23,8 @@ HEAD = (
     "controllers",
     "on_unknown",
     "runs",
-    "alerts",
+    "alerts acknowledged",
+    "found by asking",
     "kills",
     "lost",
     "doubled",
@@ -43,7 +44,7 @@ def line(found: Outcome) -> list[str]:
     return [
         str(found.storm.controllers),
         found.storm.on_unknown,
-        *map(str, (found.runs, found.alerts, found.kills)),
+        *map(str, (found.runs, found.alerts, found.polled, found.kills)),
         *(
             str(len(wrong))
             for wrong in (

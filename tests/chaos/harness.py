@@ -101,6 +101,7 @@ class Outcome:
     runs: int
     kills: int
     alerts: int
+    polled: int
     posts: int
     seconds: float
     lost: list[str]
@@ -326,17 +327,18 @@ def _sometimes_broken(served: Plant, rng: random.Random) -> Any:
 
 def _judge(made: Harness, sender: Sender, tellers: list[Storyteller], seconds: float) -> Outcome:
     journal, targets = made.journal, made.plant.targets
-    begun = {name for teller in tellers for name in teller.begun}
+    told = {name for name, status in sender.acknowledged if status == "firing"}
     over = {name for teller in tellers for name in teller.over}
     undecided = [f"{name} has no decision" for _, name in journal.undecided()]
     return Outcome(
         storm=made.wanted,
         runs=journal.runs(),
         kills=made.kills,
-        alerts=len(begun),
+        alerts=len(told),
+        polled=journal.polled(),
         posts=sender.tries,
         seconds=seconds,
-        lost=journal.lost(begun, over) + undecided,
+        lost=journal.lost(told, over) + undecided,
         doubled=journal.doubled(targets),
         stuck=journal.stuck(),
         without_outcome=journal.open_steps(),

@@ -70,10 +70,14 @@ class Journal:
             "SELECT run_id, call FROM steps WHERE status = 'started' OR ended_at IS NULL"
         )
 
-    def lost(self, begun: set[str], over: set[str]) -> list[str]:
-        """Return alerts that were said to fire and are not known, or over and not known to be."""
+    def polled(self) -> int:
+        """Return how many alerts were found by asking, their webhook being lost."""
+        return self.count("SELECT id FROM alerts WHERE source = 'reconcile'")
+
+    def lost(self, told: set[str], over: set[str]) -> list[str]:
+        """Return acknowledged alerts that are not known, and those that are over and fire on."""
         known = {row[0]: row[1] for row in self.rows("SELECT fingerprint, firing FROM alerts")}
-        unknown = [f"{name} is not known" for name in sorted(begun - known.keys())]
+        unknown = [f"{name} is not known" for name in sorted(told - known.keys())]
         return unknown + [f"{name} still fires" for name in sorted(over) if known.get(name)]
 
     def doubled(self, targets: dict[str, Emulated]) -> list[str]:

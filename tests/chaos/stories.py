@@ -70,7 +70,6 @@ class Storyteller:
     """The life of one target.
 
     Attributes:
-        begun: alerts of which it was ever said that they fire, by webhook or by list.
         over: those that were over before the end.
         by_hand: how often a person had to mend it.
     """
@@ -80,7 +79,6 @@ class Storyteller:
     sender: Sender
     enough: threading.Event
     rng: random.Random
-    begun: set[str] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
     by_hand: int = 0
     told: int = 0
@@ -128,7 +126,6 @@ class Storyteller:
         }
         with self.sender.listing:
             self.facts.active = [*(self.facts.active or []), listed(alert)]
-        self.begun.add(alert["fingerprint"])
         if self.rng.random() < 0.9:
             self.sender.post(web, self.rng, alert)
         return alert

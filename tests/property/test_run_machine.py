@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import exists, select
@@ -190,6 +190,12 @@ class RunMachine(RuleBasedStateMachine):
     @rule(where=TARGETS, verb=PROCESS_VERBS, outcome=st.one_of(CERTAIN, UNSURE))
     def process_fails(self, where: str, verb: str, outcome: Outcome | Refuse) -> None:
         self.world.processes[where].script(verb, outcome)
+
+    @rule(where=TARGETS, verb=PROCESS_VERBS, outcome=UNSURE)
+    def a_restart_of_which_nobody_knows(self, where: str, verb: str, outcome: Outcome) -> None:
+        self.process_fails(where, verb, outcome)
+        self.go(25)  # past the cooldown
+        self.trouble("Down", where, 40)
 
     @rule(where=TARGETS, hung=st.booleans())
     def hangs(self, where: str, *, hung: bool) -> None:
@@ -468,10 +474,12 @@ def _settings(examples: int, steps: int) -> settings:
         deadline=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
+        # Making a failing story short takes longer than a test may; it is shown as it was found.
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
     )
 
 
 TestShortStories = RunMachine.TestCase
-TestShortStories.settings = _settings(4, 12)
+TestShortStories.settings = _settings(8, 14)
 TestLongStories = pytest.mark.slow(LongMachine.TestCase)
 TestLongStories.settings = _settings(25, 30)
