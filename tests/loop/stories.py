@@ -6,6 +6,7 @@ Used by the tests beside it and by `benchmarks/closed_loop.py`. Trouble begins a
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from tests.loop.plants import Shape
 
@@ -30,12 +31,12 @@ def pulse(at: float) -> float:
 
 def square(period_s: float) -> Shape:
     """Half of every period, for half an hour."""
+    return partial(_wave, period_s)
 
-    def shape(at: float) -> float:
-        inside = START_S <= at < START_S + 1800
-        return float(inside and (at - START_S) % period_s < period_s / 2)
 
-    return shape
+def _wave(period_s: float, at: float) -> float:
+    inside = START_S <= at < START_S + 1800
+    return float(inside and (at - START_S) % period_s < period_s / 2)
 
 
 def daily(at: float) -> float:
