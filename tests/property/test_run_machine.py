@@ -480,6 +480,6 @@ def _settings(examples: int, steps: int) -> settings:
 
 
 TestShortStories = RunMachine.TestCase
-TestShortStories.settings = _settings(8, 14)
+TestShortStories.settings = _settings(4, 14)
 TestLongStories = pytest.mark.slow(LongMachine.TestCase)
 TestLongStories.settings = _settings(25, 30)
