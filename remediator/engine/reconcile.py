@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 REVIEW_LIMIT = 200
 RUN_LIMIT = 16
+# Decisions taken at the same time; each asks Prometheus and Alertmanager.
+SIDE_BY_SIDE = 8
 
 
 @dataclass
@@ -64,9 +66,17 @@ class Reconciler:
     _listening_since: datetime | None = None
 
     async def dispatch(self) -> None:
-        """Decide about alerts that wait for it, drop moot questions, then drive the runs due."""
-        for alert in await self.db.write(alerts.to_review, limit=REVIEW_LIMIT):
-            await self._consider(alert)
+        """Drive the runs that are due, decide about alerts that wait for it, drop moot questions.
+
+        What runs already comes first, and comes again after every few decisions: a Prometheus that
+        takes its time must not keep a target drained that only waits to be undrained.
+        """
+        await self.drive_due()
+        waiting = await self.db.write(alerts.to_review, limit=REVIEW_LIMIT)
+        for start in range(0, len(waiting), SIDE_BY_SIDE):
+            few = waiting[start : start + SIDE_BY_SIDE]
+            await asyncio.gather(*(self._consider(alert) for alert in few))
+            await self.drive_due()
         moot = await self.db.read(approvals.moot)
         if moot:
             await self.db.write(approvals.wake, moot)
