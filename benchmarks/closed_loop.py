@@ -2,7 +2,7 @@
 
 The engine, its journal and the shipped playbook are the real ones; the detector, Prometheus and
 Alertmanager are simulated on a virtual clock (tests/loop). `--seeds 20 --workers 3` takes about
-three quarters of an hour. What it computes is the same on every machine, but for the cost of an hour.
+three quarters of an hour. All machines compute the same, but for the cost of an hour.
 """
 
 from __future__ import annotations
