@@ -6,7 +6,7 @@ and a path that would leave the endpoint's own is refused before anything is sen
 
 Verb: `call` with endpoint, method, path (percent-encoded already) and body (JSON, or None). It
 answers {status, said}. An endpoint promises nothing but HTTP: a 4xx was not applied, a 5xx may have
-been, and any 2xx was, whatever its body.
+been (so may a redirect or a 408), and any 2xx was, whatever its body.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -23,7 +22,7 @@ import httpx
 
 from remediator.actuators.exchange import Answer, Request, excerpt, exchange, result_of
 from remediator.actuators.secretfile import read_secret
-from remediator.errors import OutcomeUnknownError, PermanentError, TemporaryError
+from remediator.errors import PermanentError, TemporaryError
 from remediator.model.effect import Call
 from remediator.model.target import Target
 
@@ -89,9 +88,6 @@ class EndpointsActuator:
         )
         timeout_s = min(call.timeout_s, endpoint.timeout_s)
         answer = await exchange(self.client, request, timeout_s=timeout_s)
-        if answer.status == HTTPStatus.SEE_OTHER:
-            # RFC 9110, 15.4.4: it may well be done, and its result stands elsewhere.
-            raise OutcomeUnknownError(f"{answer.url} answered 303 and redirects are not followed")
         result_of(answer, refuses_before_applying=False)
         return {"status": answer.status, "said": _said(answer)}
 

@@ -35,6 +35,10 @@ REFUSALS = {
     413: "too_large",
     422: "invalid",
 }
+# Answers that leave it open. A redirect after a POST says as a rule that it is done (RFC 9110,
+# 15.4.2 to 15.4.4; 307 and 308 ask for the same once more), and whoever stood in between gave up
+# waiting for it to be sent or answered (408; 499 is a proxy's).
+MAY_BE_DONE = frozenset({301, 302, 303, 408, 499})
 
 
 @dataclass(frozen=True)
@@ -187,8 +191,8 @@ def result_of(answer: Answer, *, refuses_before_applying: bool) -> Answer:
     Raises:
         TemporaryError: 429, or 503 from a target that gives the promise.
         RefusedError: the target understood and said no.
-        PermanentError: any other answer below 500.
-        OutcomeUnknownError: any other answer from 500 on.
+        OutcomeUnknownError: one of `MAY_BE_DONE`, or any other answer from 500 on.
+        PermanentError: any other answer.
     """
     if answer.ok:
         return answer
@@ -204,7 +208,7 @@ def _raise_for(answer: Answer, *, refuses_before_applying: bool) -> NoReturn:
         detail = answer.json_object() or {}
         reason = str(detail.get("reason") or REFUSALS[answer.status])
         raise RefusedError(message, reason=reason, detail=detail)
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in MAY_BE_DONE:
         raise OutcomeUnknownError(message)
     raise PermanentError(message)
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from remediator.errors import (
+    EffectError,
     OutcomeUnknownError,
     PermanentError,
     RefusedError,
@@ -47,14 +48,18 @@ REFUSED = {
 }
 STATUSES: dict[int, type[Exception]] = {
     300: PermanentError,
+    301: OutcomeUnknownError,
+    302: OutcomeUnknownError,
+    303: OutcomeUnknownError,
     304: PermanentError,
     307: PermanentError,
     400: PermanentError,
     **dict.fromkeys(REFUSED, RefusedError),
     404: PermanentError,
     405: PermanentError,
-    408: PermanentError,
+    408: OutcomeUnknownError,
     418: PermanentError,
+    499: OutcomeUnknownError,
     500: OutcomeUnknownError,
     501: OutcomeUnknownError,
     502: OutcomeUnknownError,
@@ -194,7 +199,7 @@ class EffectContract:
         async with serving(type(self).good) as elsewhere:
             there = answer(302, Location=elsewhere.url)
             async with serving(there) as server:
-                with pytest.raises(PermanentError):
+                with pytest.raises(EffectError):
                     await self.effect(server.url, client, PLENTY_S)
         assert elsewhere.seen == []
 

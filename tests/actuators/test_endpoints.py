@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from remediator.actuators.endpoints import Endpoint, EndpointsActuator
-from remediator.errors import OutcomeUnknownError, PermanentError, TemporaryError
+from remediator.errors import PermanentError, TemporaryError
 from remediator.model.effect import Call
 from remediator.model.target import Target
 from tests.actuators.contract import PLENTY_S, EffectContract
@@ -171,12 +171,6 @@ async def test_a_secret_file_that_is_missing_may_be_there_soon(
     ):
         with pytest.raises(TemporaryError):
             await send(endpoint, a_call(), client)
-
-
-async def test_see_other_says_that_it_may_be_done(client: httpx.AsyncClient) -> None:
-    async with serving(answer(303, Location="/done")) as server:
-        with pytest.raises(OutcomeUnknownError, match="303"):
-            await send(Endpoint(server.url), a_call(), client)
 
 
 async def test_nothing_can_be_looked_up_about_an_endpoint(client: httpx.AsyncClient) -> None:
