@@ -102,10 +102,19 @@ class RequireGuard(Spec):
     require: Condition
 
 
+class CooldownAfter(Spec):
+    """A cooldown that is longer after a run that did not help."""
+
+    improved: Duration = Field(description="After a run that improved it.")
+    otherwise: Duration = Field(description="After any other run.")
+
+
 class CooldownGuard(Spec):
     """Admit only when this playbook's last run on the target ended this long ago."""
 
-    cooldown: Duration = Field(description="At least this long since the last run ended.")
+    cooldown: Duration | CooldownAfter = Field(
+        description="At least this long since the last run ended, or how long by its verdict."
+    )
 
 
 class BudgetGuard(Spec):

@@ -23,6 +23,8 @@ JITTER = 0.2
 HELPED = 0.05
 # R9: and three of them together must bring it down by this.
 HELPED_ALTOGETHER = 0.10
+# R9: where the objective was missed, less than this is not worth being held down for.
+WORTH_KEEPING = 0.25
 # R9: after so many in a row that moved nothing, or so many that did not altogether, it is over.
 IDLE_STEPS = 2
 ENOUGH_STEPS = 3
@@ -93,6 +95,11 @@ def idle(levels: Sequence[float]) -> bool:
 def helped_altogether(levels: Sequence[float]) -> bool:
     """Say whether all steps together brought the signal down."""
     return len(levels) > 1 and helped(levels[0], levels[-1], share=HELPED_ALTOGETHER)
+
+
+def worth_keeping(levels: Sequence[float]) -> bool:
+    """Say whether a throttle that missed its objective helped enough to be left as it is."""
+    return len(levels) > 1 and helped(levels[0], levels[-1], share=WORTH_KEEPING)
 
 
 def in_dead_band(measured: float, objective: float) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, not_, or_, select
 
 from remediator.model.playbook import Mode
 from remediator.model.run import OPEN_STATES, Decided, Run, RunKind, RunState
@@ -23,8 +24,11 @@ from remediator.store.tables import alerts, approvals, runs
 # Names the lock under which admissions take turns on PostgreSQL; any number will do.
 LOCK = 0x41444D49
 NOBODY = 0
+# More failures in a row than this make no run wait longer (`guards.listed.rest`).
+LONGEST_ROW = 20
 _COLUMNS = [runs.c[name] for name in Run.__dataclass_fields__]
 _OPEN = [state.value for state in OPEN_STATES]
+_NO = (Decided.REJECTED.value, Decided.EXPIRED.value)
 
 
 def one_by_one(tx: Tx) -> None:
@@ -42,6 +46,18 @@ def _remedies(columns: Any, mode: Mode, but: int) -> Select[Any]:
 def _of_class(playbook: str, target: str, pool: str) -> ColumnElement[bool]:
     where = runs.c.pool == pool if pool else runs.c.target == target
     return and_(runs.c.playbook == playbook, where)
+
+
+def last_verdict(tx: Tx, *, playbook: str, target: str, mode: Mode) -> Verdict | None:
+    """Return what this playbook's last run on the target came to, or None."""
+    row = tx.conn.execute(
+        _remedies([runs.c.verdict], mode, NOBODY)
+        .where(runs.c.playbook == playbook, runs.c.target == target)
+        .where(runs.c.closed_at.is_not(None))
+        .order_by(runs.c.closed_at.desc())
+        .limit(1)
+    ).first()
+    return Verdict(row.verdict) if row is not None and row.verdict else None
 
 
 def count_opened(
@@ -96,6 +112,14 @@ def asking(tx: Tx, *, playbook: str, target: str, but: int = NOBODY) -> int | No
         .limit(1)
     ).scalar_one_or_none()
     return found
+
+
+def is_worked_on(tx: Tx, alert_id: int) -> bool:
+    """Say whether any run of an alert is open."""
+    found = tx.conn.execute(
+        select(runs.c.id).where(runs.c.alert_id == alert_id, runs.c.state.in_(_OPEN)).limit(1)
+    ).first()
+    return found is not None
 
 
 @dataclass(frozen=True)
@@ -156,21 +180,63 @@ def judged(
 
     Of its class: the target's pool, or the target when it has none; oldest first. A run that was
     asked to stop says nothing, unless it ran out of actions; neither does one that proved nothing
-    because its playbook verifies nothing.
+    because its playbook verifies nothing. Whoever failed before it could act did not help, either,
+    unless it was a person who did not want it to.
     """
-    stopped = and_(runs.c.stop_reason.is_not(None), not_(runs.c.stop_reason.startswith("budget")))
     unproved = and_(runs.c.state == RunState.SUCCEEDED, runs.c.verdict == Verdict.UNKNOWN)
+    unasked = not_(exists().where(approvals.c.run_id == runs.c.id, approvals.c.decision.in_(_NO)))
+    gave_up = and_(runs.c.state == RunState.FAILED, runs.c.mode != Mode.PROPOSE, unasked)
     wanted = (
         _remedies(_COLUMNS, Mode.AUTO, NOBODY)
-        .where(_of_class(playbook, target, pool), runs.c.acted_at.is_not(None))
+        .where(_of_class(playbook, target, pool), or_(runs.c.acted_at.is_not(None), gave_up))
         .where(runs.c.closed_at.is_not(None), runs.c.state != RunState.CANCELLED)
-        .where(not_(or_(stopped, unproved)))
+        .where(not_(or_(_stopped(), _passed_on(), unproved)))
         .order_by(runs.c.closed_at.desc(), runs.c.id.desc())
         .limit(limit)
     )
     if since is not None:
         wanted = wanted.where(runs.c.closed_at > since)
     return [run_of(row) for row in tx.conn.execute(wanted)][::-1]
+
+
+def _stopped() -> ColumnElement[bool]:
+    """Say whether somebody or something stopped the run, other than its running out of actions."""
+    reason = runs.c.stop_reason
+    return and_(reason.is_not(None), not_(reason.startswith("budget")))
+
+
+def _passed_on() -> ColumnElement[bool]:
+    """Say whether the run did nothing but choose who takes over."""
+    successor = runs.alias()
+    taken_over = exists().where(successor.c.parent_id == runs.c.id)
+    return and_(runs.c.acted_at.is_(None), taken_over)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs in a row that failed, up to the last one."""
+
+    length: int
+    ended_at: datetime
+
+
+def failed_row(
+    tx: Tx, *, playbook: str, target: str, mode: Mode, since: datetime | None
+) -> Row | None:
+    """Return the row of failed runs of this playbook on the target; None when the last did not."""
+    wanted = (
+        _remedies([runs.c.state, runs.c.closed_at], mode, NOBODY)
+        .where(runs.c.playbook == playbook, runs.c.target == target)
+        .where(runs.c.closed_at.is_not(None), runs.c.state != RunState.CANCELLED)
+        .where(not_(or_(_stopped(), _passed_on())))
+        .order_by(runs.c.closed_at.desc(), runs.c.id.desc())
+        .limit(LONGEST_ROW)
+    )
+    if since is not None:
+        wanted = wanted.where(runs.c.closed_at > since)
+    ended = tx.conn.execute(wanted).all()
+    failed = list(takewhile(lambda run: run.state != RunState.SUCCEEDED, ended))
+    return Row(len(failed), failed[0].closed_at) if failed else None
 
 
 def trial(tx: Tx, *, playbook: str, target: str, pool: str, but: int = NOBODY) -> int | None:

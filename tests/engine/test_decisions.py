@@ -10,8 +10,9 @@ import pytest
 
 from remediator.engine.dispatch import WATCHDOG
 from remediator.model.decision import LASTING, Denied, Reason
-from remediator.model.verdict import ReadingStatus
-from tests.builders import GPU1, GPU2, a_playbook, a_restart, a_throttle, an_alert
+from remediator.model.run import RunKind, RunState
+from remediator.model.verdict import ReadingStatus, Verdict
+from tests.builders import GPU1, GPU2, a_playbook, a_restart, a_retune, a_throttle, an_alert
 from tests.fakes import Refuse
 from tests.world import World
 
@@ -144,6 +145,26 @@ async def test_a_playbook_that_just_ran_here_cools_down(world: World) -> None:
     assert world.reasons() == [Reason.ADMITTED, Reason.COOLDOWN]
     await world.settle(20)
     assert world.reasons()[:3] == [Reason.ADMITTED, Reason.COOLDOWN, Reason.ADMITTED]
+
+
+async def test_a_cooldown_can_be_longer_after_a_run_that_did_not_help(world: World) -> None:
+    world.serve(
+        a_retune({"batch_size": 4}, guards=[{"cooldown": {"improved": "1m", "otherwise": "1h"}}])
+    )
+    world.metrics.answers["p95"] = 0.1
+    alert = an_alert()
+    await world.fire(alert)
+    await world.until(lambda: len(world.runs(kind=RunKind.REMEDY)) == 2)
+    helped, again = world.runs(kind=RunKind.REMEDY)
+    assert helped.verdict is Verdict.IMPROVED
+    assert helped.closed_at is not None
+    assert timedelta(minutes=1) <= again.opened_at - helped.closed_at < timedelta(minutes=2)
+    world.metrics.answers["p95"] = 0.4
+    await world.until(lambda: world.runs(kind=RunKind.REMEDY)[-1].state is RunState.ROLLED_BACK)
+    count = len(world.runs(kind=RunKind.REMEDY))
+    await world.settle(3000)
+    assert len(world.runs(kind=RunKind.REMEDY)) == count
+    assert world.decisions()[-1]["evidence"]["cooldown_s"] == 3600
 
 
 async def test_a_cooldown_on_one_target_does_not_hold_another(world: World) -> None:

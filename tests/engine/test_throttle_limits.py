@@ -187,7 +187,7 @@ async def test_no_step_down_within_a_hold_down_of_a_step_back_and_then_only_that
     world: World,
 ) -> None:
     world.metrics.answers["p95"] = lambda _now: 0.6 if world.detector.value() > 6 else 0.1
-    await begin(world, a_throttle(guards=[]))
+    await begin(world, a_throttle(guards=[{"cooldown": "1m"}]))
     await world.until(lambda: world.detector.value() == 5)
     await world.ended()
     await world.resolve(an_alert())
@@ -202,7 +202,7 @@ async def test_no_step_down_within_a_hold_down_of_a_step_back_and_then_only_that
 @pytest.mark.slow
 async def test_the_undoing_of_a_step_back_is_never_called_worse(world: World) -> None:
     # Trouble that comes back fills the window while the one slot is taken away again.
-    await begin(world, a_throttle(guards=[], knobs=WITH_THROUGHPUT))
+    await begin(world, a_throttle(guards=[{"cooldown": "1m"}], knobs=WITH_THROUGHPUT))
     world.metrics.answers["p95"] = lambda _now: 0.6 if world.detector.value() > 6 else 0.1
     world.metrics.answers["useful"] = 3.0
     await world.until(lambda: world.detector.value() == 5)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import sqrt
 
 from remediator.engine.actions import ceiling
 from remediator.engine.actions.ceiling import CALL, HARD, SIGNAL, THROUGHPUT
@@ -33,9 +34,9 @@ from remediator.model.throttle import (
     FLOOR_PATIENCE,
     HELPED,
     helped,
-    helped_altogether,
     idle,
     in_dead_band,
+    worth_keeping,
 )
 from remediator.model.verdict import ENOUGH_SAMPLES, Reading, Verdict, fresh, has_held, is_worse
 
@@ -158,7 +159,7 @@ def _still(progress: Progress, step: ThrottleStep, readings: tuple[Reading, ...]
     worse, nothing = _worse(progress, step, readings, levels), idle(levels)
     if throttle.throughput and (worse or nothing):
         # It loosens only if latency AND throughput both failed to improve (design, section 4).
-        work = _work(progress, throttle.throughput)
+        work = _work(progress, step, throttle.throughput)
         if isinstance(work, Measure):
             return work
         if worse and work.no_better:
@@ -206,10 +207,10 @@ def _give_up(
 ) -> Move:
     """R9: keep what helped for whoever takes over, give back what did not help either way."""
     throttle, told = step.throttle, f"{why}: {_told(readings, step.throttle, progress)}"
-    useful = helped_altogether(ceiling.levels(progress, step, readings))
+    useful = worth_keeping(ceiling.levels(progress, step, readings))
     if throttle.throughput is None or not progress.iterations(CALL) or useful:
         return Failed(Verdict.UNCHANGED, told)
-    work = _work(progress, throttle.throughput)
+    work = _work(progress, step, throttle.throughput)
     if isinstance(work, Measure):
         return work
     if not work.no_better or _hard_ever(progress, step):
@@ -241,10 +242,15 @@ def _at_floor(progress: Progress, step: ThrottleStep) -> Move:
 
 @dataclass(frozen=True)
 class _Work:
-    """Useful work per second before the first step, and after the last one."""
+    """Useful work per second before the first step, and after the last one.
+
+    Attributes:
+        window_s: over how many seconds each was counted.
+    """
 
     before: float | None
     after: float | None
+    window_s: float
 
     @property
     def better(self) -> bool:
@@ -254,19 +260,23 @@ class _Work:
     def no_better(self) -> bool:
         if self.before is None or self.after is None:
             return False
-        return self.after <= self.before * (1 + HELPED)
+        # Two counts over the same time differ by chance by the root of their sum (Poisson); near
+        # nothing a handful more of good answers is a large share and no gain.
+        chance = 2 * sqrt((self.before + self.after) / self.window_s)
+        return self.after - self.before <= max(HELPED * self.before, chance)
 
     @property
     def told(self) -> str:
         return f"throughput {self.before or 0:.3g} -> {self.after or 0:.3g}"
 
 
-def _work(progress: Progress, query: str) -> _Work | Measure:
+def _work(progress: Progress, step: ThrottleStep, query: str) -> _Work | Measure:
     taken = progress.history.readings(progress.run.pc, THROUGHPUT)
     acted_at = progress.last_ok() or progress.step_started_at
     if not taken or taken[-1].at <= acted_at or _too_old(progress, taken[-1]):
         return Measure(role=THROUGHPUT, query=query)
-    return _Work(before=taken[0].value, after=taken[-1].value)
+    window = window_of(step.throttle.window, progress.pace)
+    return _Work(taken[0].value, taken[-1].value, window.total_seconds())
 
 
 # -- hard conditions (R1) --------------------------------------------------------------------------

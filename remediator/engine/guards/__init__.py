@@ -89,6 +89,7 @@ def _checks(facts: Facts) -> Iterator[tuple[str, Check]]:
             yield kind, partial(LISTED[kind], getattr(guard, kind))
     if not any(isinstance(guard, BreakerGuard) for guard in facts.plan.guards):
         yield "breaker", partial(listed.breaker, Breaker())
+    yield "cooldown", listed.rest
 
 
 def _waivers(facts: Facts) -> dict[str, Override]:

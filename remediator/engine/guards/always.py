@@ -70,7 +70,7 @@ def pinned(facts: Facts) -> Denied | None:
 def owned(facts: Facts) -> Denied | None:
     """Refuse to move a knob that another playbook holds, unless this one is more important.
 
-    What is being restored is given up already: whoever needs the knob may have it.
+    What is being restored, or left to its lease, is given up already: whoever needs it may have it.
     """
     for held in facts.held:
         if held.knob in facts.plan.knobs and _binds(held, facts):
@@ -91,7 +91,8 @@ def owned(facts: Facts) -> Denied | None:
 
 
 def _binds(held: HeldChange, facts: Facts) -> bool:
-    return held.state != changes.RESTORING and held.priority >= facts.plan.priority
+    given_up = held.state in {changes.RESTORING, changes.LAPSING}
+    return not given_up and held.priority >= facts.plan.priority
 
 
 def slot(facts: Facts) -> Denied | None:

@@ -21,10 +21,11 @@ def healthy_others(spec: HealthyOthers, facts: Facts) -> Denied | None:
         why = "it was not measured" if vector is None else vector.error or "no data"
         return Denied(Reason.UNKNOWN, why, {"query": spec.healthy})
     measured = vector.by("instance")
-    if measured.get(facts.target.instance, 1.0) <= 0:
+    own = measured.get(facts.target.instance)
+    if own is not None and own <= 0:
         return None
     pool, targets = facts.pool_of(spec.pool)
-    healthy = {one.name for one in targets if measured.get(one.instance, 0.0) > 0}
+    healthy = {one.name for one in targets if (measured.get(one.instance) or 0.0) > 0}
     left = sorted(healthy - facts.disturbed - {facts.target.name})
     if len(left) >= spec.at_least:
         return None

@@ -18,7 +18,8 @@ from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Playbook
 from remediator.model.run import HeldChange, Run
 from remediator.model.target import Inventory, Target
-from remediator.store.guarding import Other, Rejection
+from remediator.model.verdict import Verdict
+from remediator.store.guarding import Other, Rejection, Row
 from remediator.store.overrides import Override, Pin
 
 
@@ -42,10 +43,12 @@ class Facts:
         asking: the open proposal of this playbook on the target.
         actions: forward actions on the target in the action budget's window.
         last_closed: when this playbook's last run on the target ended.
+        last_verdict: what that run came to.
         opened: runs opened in the window of each budget.
         others: how the playbooks stand that must leave the target alone.
         disturbed: targets on which a run acts.
         in_trouble: targets with a firing alert.
+        failed_row: the last runs of this playbook on the target, when they failed.
         breaker: where the breaker stands; None where nothing acts.
         trial: the open run of this playbook in its class, while its breaker is not closed.
     """
@@ -68,10 +71,12 @@ class Facts:
     asking: int | None = None
     actions: int = 0
     last_closed: datetime | None = None
+    last_verdict: Verdict | None = None
     opened: Mapping[Budget, int] = field(default_factory=dict)
     others: Mapping[NotWhile, Other] = field(default_factory=dict)
     disturbed: frozenset[str] = frozenset()
     in_trouble: frozenset[str] = frozenset()
+    failed_row: Row | None = None
     breaker: Standing | None = None
     trial: int | None = None
 

@@ -6,13 +6,17 @@ playbook may list its own; without one it has the default (`engine.breaker`).
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from remediator.engine.guards.facts import Facts
 from remediator.engine.guards.windows import began
 from remediator.model.decision import Denied, Reason
 from remediator.model.duration import Duration, format_duration
-from remediator.model.guard import Breaker, Budget, NotWhile, WindowSpec
+from remediator.model.guard import Breaker, Budget, CooldownAfter, NotWhile, WindowSpec
 from remediator.model.spec import Condition
-from remediator.model.verdict import ReadingStatus
+from remediator.model.verdict import ReadingStatus, Verdict
+
+LONGEST_REST = timedelta(minutes=30)
 
 
 def require(condition: Condition, facts: Facts) -> Denied | None:
@@ -37,10 +41,14 @@ def require(condition: Condition, facts: Facts) -> Denied | None:
     return None
 
 
-def cooldown(length: Duration, facts: Facts) -> Denied | None:
+def cooldown(spec: Duration | CooldownAfter, facts: Facts) -> Denied | None:
     """Refuse too soon after this playbook's last run on the target."""
     if facts.last_closed is None:
         return None
+    length = spec
+    if isinstance(length, CooldownAfter):
+        helped = facts.last_verdict is Verdict.IMPROVED
+        length = length.improved if helped else length.otherwise
     since = facts.now - facts.last_closed
     if since >= length:
         return None
@@ -49,6 +57,31 @@ def cooldown(length: Duration, facts: Facts) -> Denied | None:
         f"its last run on this target ended {since.total_seconds():.0f}s ago; "
         f"cooldown {format_duration(length)}",
         {"last_closed_at": facts.last_closed.isoformat(), "cooldown_s": length.total_seconds()},
+    )
+
+
+def rest(facts: Facts) -> Denied | None:
+    """Refuse to begin again at once what has just failed here, whatever the playbook says.
+
+    From the hold-down on it doubles with every failure in a row: what does not work now is not
+    likely to work in a second, and each time somebody may be woken.
+    """
+    row = facts.failed_row
+    if row is None:
+        return None
+    length = min(facts.pace.hold_down * 2 ** (row.length - 1), LONGEST_REST)
+    since = facts.now - row.ended_at
+    if since >= length:
+        return None
+    return Denied(
+        Reason.COOLDOWN,
+        f"{row.length} of its runs in a row failed on this target, the last "
+        f"{since.total_seconds():.0f}s ago; it rests for {format_duration(length)}",
+        {
+            "failures": row.length,
+            "last_closed_at": row.ended_at.isoformat(),
+            "cooldown_s": length.total_seconds(),
+        },
     )
 
 

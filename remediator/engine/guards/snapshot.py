@@ -49,6 +49,7 @@ def snapshot(
     blocked = controls.blocked(tx, **where, pool=target.pool, actions=plan.actions)
     acting = runs.acting_run(tx, target.name, mode)
     stood = breaker or stands(tx, candidate)
+    reset_at = overrides.breaker_reset_at(tx, plan.name, target.pool or target.name)
     return Facts(
         now=tx.now,
         plan=plan,
@@ -75,6 +76,7 @@ def snapshot(
         asking=guarding.asking(tx, **where, but=but) if mode is Mode.PROPOSE else None,
         actions=steps.actions_since(tx, target.name, mode, per=pace.actions_per),
         last_closed=runs.last_closed(tx, plan.name, target.name, mode),
+        last_verdict=guarding.last_verdict(tx, **where, mode=mode),
         opened={
             guard.budget: _opened(tx, guard.budget, candidate, mode, but)
             for guard in plan.guards
@@ -89,6 +91,7 @@ def snapshot(
         },
         disturbed=guarding.acting_targets(tx, mode, but=but),
         in_trouble=_in_trouble(tx, candidate),
+        failed_row=None if run else guarding.failed_row(tx, **where, mode=mode, since=reset_at),
         breaker=stood if mode.acts else None,
         trial=guarding.trial(tx, **where, pool=target.pool, but=but) if stood.until else None,
     )

@@ -26,10 +26,17 @@ def began(window: WindowSpec, now: datetime) -> datetime | None:
         CronSimError, ZoneInfoNotFoundError: the window is none; the language refuses it at load
             time.
     """
-    ahead = (now + CLOCK_CHANGE).astimezone(ZoneInfo(window.timezone)).replace(microsecond=0)
-    for start in CronSim(window.cron, ahead, reverse=True):
-        in_utc = start.astimezone(now.tzinfo)
-        if in_utc <= now:
-            # Later starts end later: no earlier one can hold what the last one does not.
-            return in_utc if now < in_utc + window.length else None
-    return None
+    # Later starts end later: no earlier one can hold what the last one does not.
+    start = last_start(window.cron, window.timezone, now)
+    return start if start is not None and now < start + window.length else None
+
+
+def last_start(cron: str, timezone: str, now: datetime) -> datetime | None:
+    """Return the newest time of a cron that is not in the future, in UTC; None without any.
+
+    Raises:
+        CronSimError, ZoneInfoNotFoundError: as above.
+    """
+    ahead = (now + CLOCK_CHANGE).astimezone(ZoneInfo(timezone)).replace(microsecond=0)
+    starts = (start.astimezone(now.tzinfo) for start in CronSim(cron, ahead, reverse=True))
+    return next((start for start in starts if start <= now), None)
