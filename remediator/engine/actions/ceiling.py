@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median
 
-from remediator.engine.actions.knobs import refuse, set_knob, settings_of
+from remediator.engine.actions.knobs import overtaken, refuse, set_knob, settings_of, unsure
 from remediator.engine.moves import SETTINGS, Inspect, Move, Progress, Send
 from remediator.engine.verify import sampled, window_of
 from remediator.model.run import HeldChange
@@ -120,12 +120,21 @@ def halved(progress: Progress, step: ThrottleStep, *, limit: int, why: str) -> S
 
 
 def again(progress: Progress, step: ThrottleStep, iteration: int) -> Move:
-    """Return the step that was about to be taken, as it was: its key names this very value."""
-    found = limit(progress, step)
+    """Return the step that was about to be taken.
+
+    What may have come through is sent as it was, for its key names this very value; what certainly
+    did not raises nothing that somebody has lowered since.
+    """
+    found, knob = limit(progress, step), step.throttle.knob
     if not isinstance(found, int):
         return found
-    pending = progress.attempts(CALL, iteration)[-1]
-    return _set(progress, step, int(pending.args["values"][step.throttle.knob]), pending.why)
+    pending = unsure(progress, CALL, iteration)
+    if pending:
+        sent = pending[0]
+        value = int(sent.args["values"][knob])
+        return overtaken(sent, knob, found) or _set(progress, step, value, sent.why)
+    last = progress.attempts(CALL, iteration)[-1]
+    return _set(progress, step, min(int(last.args["values"][knob]), found), last.why)
 
 
 def _set(progress: Progress, step: ThrottleStep, value: int, why: str) -> Send:

@@ -25,7 +25,7 @@ from remediator.engine.moves import (
 )
 from remediator.engine.verify import before, prove
 from remediator.model.playbook import Mode, Playbook, Restore
-from remediator.model.run import HeldChange, Phase, StepStatus
+from remediator.model.run import HeldChange, Phase, StepRow, StepStatus
 from remediator.model.spec import Condition
 from remediator.model.step import Throttle, ThrottleStep
 from remediator.model.throttle import RESTORE_BELOW
@@ -157,10 +157,31 @@ def set_knob(
 
 def _untouched(progress: Progress, call: str, iteration: int, role: str) -> Mapping[str, Any]:
     """Return the document from before this call could have changed it."""
-    document = settings_of(progress, role)
-    unsure = {StepStatus.STARTED, StepStatus.UNKNOWN}
-    rows = [row for row in progress.attempts(call, iteration) if row.status in unsure]
+    document, rows = settings_of(progress, role), unsure(progress, call, iteration)
     return rows[0].before.get("settings", document) if rows else document
+
+
+def unsure(progress: Progress, call: str, iteration: int = 0) -> list[StepRow]:
+    """Return the attempts of a call that may have been applied, oldest first."""
+    maybe = {StepStatus.STARTED, StepStatus.UNKNOWN}
+    return [row for row in progress.attempts(call, iteration) if row.status in maybe]
+
+
+def overtaken(row: StepRow, knob: str, current: float) -> Failed | None:
+    """Return why a value that may have come through is not sent again: somebody set another.
+
+    Args:
+        row: the attempt that nobody can say of.
+        knob: what it set.
+        current: what it is now.
+    """
+    value, values = row.args["values"][knob], row.before.get("settings", {}).get("values", {})
+    if current in {value, values.get(knob, current)}:
+        return None
+    told = (
+        f"{knob} is {current:g} since {value:g} was sent, and nobody can say if that came through"
+    )
+    return Failed(None, f"{told}: somebody else sets it")
 
 
 def set_once(
@@ -223,11 +244,13 @@ def _base(progress: Progress, role: str, knob: str) -> float:
 def _once(
     progress: Progress, role: str, knob: str, plan: Planned, base: float
 ) -> tuple[float, str] | Move:
-    pending = progress.attempts(CALL)
+    current, pending = settings_of(progress, role)["values"][knob], unsure(progress, CALL)
     if pending:
-        # A value that was about to be sent is sent again as it was: the key names this value.
-        return pending[-1].args["values"][knob], pending[-1].why
-    return plan(settings_of(progress, role)["values"][knob], base)
+        # What may have come through is sent again as it was: the key names this value. A value
+        # that certainly did not is worth nothing any more, for it was planned on another document.
+        sent = pending[0]
+        return overtaken(sent, knob, current) or (sent.args["values"][knob], sent.why)
+    return plan(current, base)
 
 
 def number(value: float) -> float | int:
