@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationErr
 
 from remediator.errors import ConfigurationError, TemporaryError
 from remediator.model.alert import Alert, Silence
-from remediator.model.labels import Matcher
+from remediator.model.labels import Matcher, is_regex
 from remediator.prometheus.fetch import fetch, one_line, origin, root_url
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -68,20 +68,12 @@ class _Matcher(BaseModel):
     is_equal: bool = Field(alias="isEqual", default=True)
 
     def as_matcher(self) -> Matcher:
-        if self.is_regex and not _readable(self.value):
-            # Go knows expressions that Python does not. What we cannot read is taken to match.
+        if self.is_regex and not is_regex(self.value):
+            # Go's RE2 is younger than the C++ one here. What we cannot read is taken to match.
             return Matcher(self.name, "=~", "(?s:.*)")
         if self.is_regex:
             return Matcher(self.name, "=~" if self.is_equal else "!~", self.value)
         return Matcher(self.name, "=" if self.is_equal else "!=", self.value)
-
-
-def _readable(expression: str) -> bool:
-    try:
-        re.compile(expression)
-    except re.error:
-        return False
-    return True
 
 
 class _SilenceState(BaseModel):

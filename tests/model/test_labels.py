@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remediator.model.labels import Matcher, match_all
+from remediator.model.labels import Matcher, catches_all, is_regex, match_all
 
 LABELS = {"alertname": "DetectorSlow", "severity": "warning", "empty": ""}
 
@@ -75,3 +75,36 @@ def test_a_matcher_reads_back_as_it_was_written_whatever_is_in_its_value(
     assert again == matcher
     assert again.matches({name: value}) is (op == "=")
     assert again.matches({name: other}) is ((op == "=") == (other == value))
+
+
+HOSTILE = ["a{1001}", "(a*)*" * 9_000, "(?!x)", "(?i:x{500}){1000}"]
+
+
+@pytest.mark.parametrize("expression", HOSTILE, ids=lambda text: ascii(text[:12]))
+def test_an_expression_that_re2_cannot_take_is_refused_in_one_short_line(expression: str) -> None:
+    with pytest.raises(ValueError, match="regular expression of") as refused:
+        Matcher.parse(f'a=~"{expression}"')
+    assert len(str(refused.value)) < 300
+    assert not is_regex(expression)
+
+
+def test_an_expression_is_read_as_alertmanager_reads_it() -> None:
+    assert Matcher.parse('a=~"[[:alpha:]]+"').matches({"a": "abc"})
+    assert not Matcher.parse('a=~".*"').matches({"a": "a\nb"})
+    assert Matcher.parse('a=~"(?s:.*)"').matches({"a": "a\nb"})
+    assert Matcher.parse('a=~".*"').matches({"a": "ä\ud800"})
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("length", [40, 40_000])
+def test_no_label_can_hold_up_an_expression(length: int) -> None:
+    matcher = Matcher.parse('instance=~"([a-z0-9-]+.?)+:9400"')
+    assert not matcher.matches({"instance": "a" * length})
+    assert matcher.matches({"instance": "a" * length + ":9400"})
+
+
+def test_what_says_only_what_a_label_is_not_catches_all() -> None:
+    for text in ('a!="b"', 'a!~"b"', 'a=~".*"', 'a=~".+"', 'a=~"(?s).+"', 'a=~"[^x]+"', 'a=~"b|"'):
+        assert catches_all([Matcher.parse(text)]), text
+    for text in ('a="b"', 'a=~"b.*"', 'a=~"[[:lower:]]+"'):
+        assert not catches_all([Matcher.parse(text)]), text

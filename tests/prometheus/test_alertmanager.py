@@ -171,6 +171,7 @@ async def test_active_silences_of_all_peers_are_merged(http: httpx.AsyncClient) 
         ({"value": "Slow|Dead", "isRegex": True}, "Dead", "Deadly"),
         ({"value": "Slow", "isRegex": False, "isEqual": False}, "Dead", "Slow"),
         ({"value": "S.*", "isRegex": True, "isEqual": False}, "Dead", "Slow"),
+        ({"value": r"\pL+", "isRegex": True}, "Ä", "1"),
     ],
 )
 async def test_a_silence_covers_what_alertmanager_would_silence(
@@ -183,10 +184,11 @@ async def test_a_silence_covers_what_alertmanager_would_silence(
     assert not silence.covers({"alertname": not_covered})
 
 
-async def test_an_expression_that_only_go_can_read_is_taken_to_match(
-    http: httpx.AsyncClient,
+@pytest.mark.parametrize("expression", ["(?<ü>x)", "x{1001}"])
+async def test_an_expression_that_cannot_be_read_is_taken_to_match(
+    http: httpx.AsyncClient, expression: str
 ) -> None:
-    strange = {"name": "alertname", "value": r"\pL+", "isRegex": True, "isEqual": True}
+    strange = {"name": "alertname", "value": expression, "isRegex": True, "isEqual": True}
     team = {"name": "team", "value": "ops", "isRegex": False, "isEqual": True}
     async with serving(answer(200, [a_silence("s1", matchers=[strange, team])])) as server:
         [silence] = await AlertmanagerClient([server.url], client=http).silences()
