@@ -6,69 +6,27 @@ different. Used by `tests.world` and the tests of the engine.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import tempfile
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
-
 from remediator.clock import Clock
 from remediator.errors import StoreUnavailableError
-from remediator.store.database import Database, Tx
-
-
-@lru_cache
-def _empty_journal() -> bytes:
-    # Migrating takes longer than most tests: it is done once in a process and copied.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "journal.db"
-        db = Database(f"sqlite:///{path}")
-        db.migrate()
-        db.close()
-        return path.read_bytes()
+from remediator.rehearsal.journal import RehearsalJournal, an_empty_journal
+from remediator.store.database import Tx
 
 
 def a_journal(folder: Path) -> str:
     """Make an empty journal in `folder` and return its URL."""
     folder.mkdir(exist_ok=True)
     path = folder / "journal.db"
-    path.write_bytes(_empty_journal())
+    path.write_bytes(an_empty_journal())
     return f"sqlite:///{path}"
 
 
-class InlineDatabase(Database):
-    """The same journal without threads and without waiting for the disk: five times as fast.
-
-    Every statement and every transaction is the real one. What it leaves out (threads, durability)
-    is proved by the tests of the store and under kill -9.
-    """
-
-    def __init__(self, url: str, *, clock: Clock) -> None:
-        super().__init__(url, clock=clock)
-
-        @event.listens_for(self._engine, "connect")
-        def _no_waiting(connection: sqlite3.Connection, _record: Any) -> None:
-            connection.execute("PRAGMA synchronous=OFF")
-
-    async def _run(
-        self,
-        executor: Executor,
-        body: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        # Let others run in between, as a hop to a thread does.
-        await asyncio.sleep(0)
-        return self.transact(body, *args, writing=executor is self._writer, **kwargs)
-
-
-class Interrupted(InlineDatabase):
+class Interrupted(RehearsalJournal):
     """A journal in which something else commits just before a chosen body."""
 
     before: str = ""
@@ -102,7 +60,7 @@ class DeathPlan:
         return self.dead
 
 
-class DyingDatabase(InlineDatabase):
+class DyingDatabase(RehearsalJournal):
     """A journal connection whose process dies at a chosen write; then it is dead for good."""
 
     def __init__(self, url: str, *, clock: Clock, plan: DeathPlan) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import select
 
 from remediator.actuators.observed import ObservedActuator
 from remediator.engine import intake
@@ -37,10 +37,10 @@ from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Pinned
 from remediator.model.run import Decided, Run, RunKind, StepRow
 from remediator.model.target import Inventory, Target
-from remediator.store import approvals, controls, queries, runs, steps
+from remediator.rehearsal.journal import RehearsalJournal
+from remediator.store import agenda, approvals, controls, queries, runs, steps
 from remediator.store.database import Database, Tx
-from remediator.store.tables import Moment, alerts, changes, decisions, notifications
-from remediator.store.tables import runs as runs_table
+from remediator.store.tables import alerts, changes, decisions, notifications
 from remediator.store.tables import steps as steps_table
 from remediator.telemetry import Metrics
 from tests.builders import GPU1, GPU2, INSTANCE, pinned
@@ -54,7 +54,7 @@ from tests.fakes import (
     FakeProcess,
     FakeSilences,
 )
-from tests.journals import DeathPlan, DiedError, DyingDatabase, InlineDatabase, a_journal
+from tests.journals import DeathPlan, DiedError, DyingDatabase, a_journal
 from tests.outside import FakeLog, FakeOnce, FakeSilencer
 
 
@@ -118,7 +118,7 @@ class World:
             )
             for name in self.targets
         )
-        self.db: Database = InlineDatabase(self.url, clock=self.clock)
+        self.db: Database = RehearsalJournal(self.url, clock=self.clock)
         self.controllers: list[Controller] = []
         for actuator in self.actuators.values():
             actuator.witness = self._was_intended
@@ -166,7 +166,7 @@ class World:
 
     def controller(self, owner: str = "one", *, db: Database | None = None) -> Controller:
         """Start one more process on the same journal."""
-        db = db or InlineDatabase(self.url, clock=self.clock)
+        db = db or RehearsalJournal(self.url, clock=self.clock)
         real: dict[str, Actuator] = dict(self.actuators)
         admission = Admission(
             db=db,
@@ -269,7 +269,7 @@ class World:
             await self._go_on(end)
 
     async def _go_on(self, end: datetime) -> None:
-        due = self.db.transact(_next_due, writing=False)
+        due = self.db.transact(agenda.next_due, writing=False)
         # At least a tick later: what was due at once has had its round.
         soonest = self.clock() + timedelta(seconds=1)
         self.clock.now = min(end, max(soonest, due or end))
@@ -319,12 +319,8 @@ class World:
         def body(tx: Tx) -> list[Run]:
             return queries.list_runs(
                 tx,
-                target=None,
                 playbook=playbook,
-                state=None,
                 kind=None if kind is None else kind.value,
-                alert_id=None,
-                before=None,
                 limit=10_000,
             )
 
@@ -411,23 +407,6 @@ class World:
             .where(steps_table.c.status == "started")
         )
         assert len(rows) == 1, f"{call.idempotency_key} is sent without one intent on record"
-
-
-def _next_due(tx: Tx) -> datetime | None:
-    owned = func.coalesce(runs_table.c.lease_until, runs_table.c.due_at)
-    run_due = case((owned > runs_table.c.due_at, owned), else_=runs_table.c.due_at)
-    times = [
-        tx.conn.execute(statement).scalar_one_or_none()
-        for statement in (
-            select(func.min(run_due, type_=Moment)).where(runs_table.c.closed_at.is_(None)),
-            select(func.min(alerts.c.review_at)),
-            select(func.min(changes.c.renew_at)).where(
-                changes.c.closed_at.is_(None), changes.c.renew_at > tx.now
-            ),
-            select(func.min(notifications.c.due_at)),
-        )
-    ]
-    return min((at for at in times if at is not None), default=None)
 
 
 @contextmanager

@@ -151,6 +151,7 @@ async def _target(db: Database, target: Target, live: Live | None) -> schemas.Ta
         job=target.job,
         pool=target.pool,
         actuators=target.actuators,
+        caps=target.caps,
         acting=acting,
         changes=held,
         live=said,
@@ -171,19 +172,8 @@ def _alert_story(tx: Tx, alert_id: int) -> schemas.AlertStory | None:
     alert = alerts.get_alert(tx, alert_id)
     if alert is None:
         return None
-    decisions = queries.list_decisions(
-        tx, alert_id=alert_id, run_id=None, reason=None, before=None, limit=500
-    )
-    found = queries.list_runs(
-        tx,
-        target=None,
-        playbook=None,
-        state=None,
-        kind=None,
-        alert_id=alert_id,
-        before=None,
-        limit=500,
-    )
+    decisions = queries.list_decisions(tx, alert_id=alert_id, limit=500)
+    found = queries.list_runs(tx, alert_id=alert_id, limit=500)
     return schemas.AlertStory(
         **schemas.AlertOut.model_validate(alert).model_dump(),
         decisions=[schemas.DecisionOut.model_validate(row) for row in decisions],

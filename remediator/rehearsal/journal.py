@@ -51,7 +51,7 @@ def a_journal(clock: Clock) -> Iterator[RehearsalJournal]:
     """Open an empty journal; it is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="remediator-") as folder:
         path = Path(folder) / "journal.db"
-        path.write_bytes(_empty())
+        path.write_bytes(an_empty_journal())
         journal = RehearsalJournal(f"sqlite:///{path}", clock=clock)
         try:
             yield journal
@@ -60,7 +60,8 @@ def a_journal(clock: Clock) -> Iterator[RehearsalJournal]:
 
 
 @cache
-def _empty() -> bytes:
+def an_empty_journal() -> bytes:
+    """Return the file of a journal in which nothing has happened."""
     # Migrating takes longer than most tests: it is done once and copied.
     with tempfile.TemporaryDirectory(prefix="remediator-") as folder:
         path = Path(folder) / "journal.db"

@@ -157,19 +157,8 @@ def read_story(
     targets: Mapping[str, TargetEnd],
 ) -> Story:
     """Read what the journal knows, beside what the stage has seen."""
-    found = queries.list_runs(
-        tx,
-        target=None,
-        playbook=None,
-        state=None,
-        kind=None,
-        alert_id=None,
-        before=None,
-        limit=MOST,
-    )
-    decided = queries.list_decisions(
-        tx, alert_id=None, run_id=None, reason=None, before=None, limit=MOST
-    )
+    found = queries.list_runs(tx, limit=MOST)
+    decided = queries.list_decisions(tx, limit=MOST)
     return Story(
         start=start,
         decisions=tuple(decided[::-1]),

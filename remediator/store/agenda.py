@@ -1,6 +1,6 @@
 """When something is due next: what a clock that is moved by hand jumps to.
 
-Called by the rehearsal. A served controller never asks: it looks every second.
+Called by the rehearsal and by tests. A served controller never asks: it looks every second.
 """
 
 from __future__ import annotations

@@ -39,10 +39,10 @@ def _page(
 def list_alerts(
     tx: Tx,
     *,
-    firing: bool | None,
-    name: str | None,
-    fingerprint: str | None,
-    before: int | None,
+    firing: bool | None = None,
+    name: str | None = None,
+    fingerprint: str | None = None,
+    before: int | None = None,
     limit: int,
 ) -> list[Row]:
     """Return alert episodes, newest first."""
@@ -60,10 +60,10 @@ def list_alerts(
 def list_decisions(
     tx: Tx,
     *,
-    alert_id: int | None,
-    run_id: int | None,
-    reason: str | None,
-    before: int | None,
+    alert_id: int | None = None,
+    run_id: int | None = None,
+    reason: str | None = None,
+    before: int | None = None,
     limit: int,
 ) -> list[Row]:
     """Return decisions, newest first."""
@@ -80,12 +80,12 @@ def list_decisions(
 def list_runs(
     tx: Tx,
     *,
-    target: str | None,
-    playbook: str | None,
-    state: str | None,
-    kind: str | None,
-    alert_id: int | None,
-    before: int | None,
+    target: str | None = None,
+    playbook: str | None = None,
+    state: str | None = None,
+    kind: str | None = None,
+    alert_id: int | None = None,
+    before: int | None = None,
     limit: int,
 ) -> list[Run]:
     """Return runs, newest first."""
