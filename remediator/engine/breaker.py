@@ -3,7 +3,8 @@
 Pure. Called by admission with the runs of one playbook and class that ended, oldest first. The
 surprise: nothing is stored. Where the breaker stands follows from the runs alone, so it is the same
 on every replica and after every restart. It is asked before a new run and nowhere else: what is
-held goes on being renewed, rolled back and restored while it is open.
+held goes on being renewed, rolled back and restored while it is open. And a run whose alert has not
+stopped firing when the next one is asked for did not help, whatever it proved.
 """
 
 from __future__ import annotations
@@ -48,13 +49,33 @@ def breaker_of(plan: Playbook) -> Breaker:
     return next(own, Breaker())
 
 
-def standing(ended: Sequence[Run], spec: Breaker) -> Standing:
-    """Say where the breaker stands after these runs, oldest first."""
+def standing(
+    ended: Sequence[Run],
+    spec: Breaker,
+    *,
+    alert_id: int | None = None,
+    fires_since: datetime | None = None,
+) -> Standing:
+    """Say where the breaker stands after these runs, oldest first.
+
+    Args:
+        ended: the runs that say something about the playbook.
+        spec: the breaker.
+        alert_id: the alert for which one more run is asked for.
+        fires_since: since when it has not stopped firing.
+    """
     closed = Standing(0, None, None, min(spec.reset, LONGEST_RESET), None)
     now = closed
     for run in ended:
-        now = closed if run.verdict is Verdict.IMPROVED else _failed(now, run, spec)
+        fired_on = alert_id is not None and run.alert_id == alert_id and _by_then(run, fires_since)
+        helped = run.verdict is Verdict.IMPROVED and not fired_on
+        now = closed if helped else _failed(now, run, spec)
     return now
+
+
+def _by_then(run: Run, fires_since: datetime | None) -> bool:
+    """Say whether the alert fired already when the run ended."""
+    return fires_since is not None and fires_since <= (run.closed_at or run.opened_at)
 
 
 def _failed(before: Standing, run: Run, spec: Breaker) -> Standing:

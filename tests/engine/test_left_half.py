@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.builders import a_playbook, a_throttle, an_alert
+from remediator.model.decision import Reason
+from remediator.model.guard import Breaker
+from tests.builders import a_playbook, a_restart, a_throttle, an_alert
 from tests.fakes import FakeKnobs, Outcome
 from tests.world import World
 
@@ -79,3 +81,28 @@ async def test_a_step_down_that_was_not_applied_raises_nothing(world: World) -> 
     world.detector.generation += 1
     await world.settle(61)
     assert world.detector.tried("set")[1].args["values"] == {"max_concurrency": 2}
+
+
+# -- a run that helped for a moment ----------------------------------------------------------------
+
+
+async def test_a_restart_after_which_the_alert_fires_on_is_not_done_for_ever(world: World) -> None:
+    world.serve(a_restart(guards=[]))
+    world.metrics.answers["alive"] = 1
+    await world.fire(an_alert("Down"))
+    await world.settle(1800)
+    assert len(world.process.applied("start")) == Breaker().failures
+    assert world.reasons()[-1] == Reason.BREAKER
+    assert world.paged() != []
+
+
+async def test_a_restart_that_helps_each_of_several_alerts_goes_on_helping(world: World) -> None:
+    world.serve(a_restart(guards=[]))
+    world.metrics.answers["alive"] = 1
+    for _ in range(5):
+        alert = an_alert("Down", starts_at=world.clock())
+        await world.fire(alert)
+        await world.settle(20)
+        await world.resolve(alert)
+        await world.settle(60)
+    assert len(world.process.applied("start")) == 5

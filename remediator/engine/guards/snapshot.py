@@ -109,7 +109,9 @@ def stands(tx: Tx, candidate: Candidate) -> Standing:
         since=overrides.breaker_reset_at(tx, plan.name, target.pool or target.name),
         limit=spec.failures + TRIALS_SEEN,
     )
-    return standing(ended, spec)
+    alert = candidate.alert
+    since = alert.starts_at or alert.first_seen_at
+    return standing(ended, spec, alert_id=alert.id, fires_since=since)
 
 
 def _opened(tx: Tx, budget: Budget, candidate: Candidate, mode: Mode, but: int) -> int:
