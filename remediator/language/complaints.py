@@ -6,7 +6,7 @@ unions; those parts have no place in the text and are dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -38,24 +38,44 @@ _COMMON = {info.alias or name for name, info in ChangeStep.model_fields.items()}
 
 
 def complaints(
-    error: ValidationError, root: Node, model: type[BaseModel] = Playbook
+    error: ValidationError,
+    root: Node,
+    model: type[BaseModel] = Playbook,
+    *,
+    told: Sequence[Finding] = (),
 ) -> list[Finding]:
-    """Return what a `ValidationError` of `model` says, as findings in the text: the first of it."""
+    """Return what a `ValidationError` of `model` says, as findings in the text: the first of it.
+
+    Args:
+        error: what pydantic says.
+        root: the text.
+        model: what the text should have been.
+        told: the problems found in it before. What they say already is left out; without them
+            there is at least one finding.
+    """
     found: dict[tuple[object, ...], Finding] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
         if len(found) == MAX_FINDINGS:
             break
         path = _path(detail["loc"], root)
-        if _is_echo(detail, path, root, model):
+        if _is_echo(detail, path, root, model, told):
             continue
         # A value that fits no member of a union is complained about once for each of them.
         key = (path, detail["loc"] if detail["type"] == "missing" else None)
         found.setdefault(key, _finding(detail, path, root, model))
+    if not found and not told:
+        # A refused text of which nothing is said would look like a good one.
+        return [_finding(details[0], _path(details[0]["loc"], root), root, model)]
     return list(found.values())
 
 
 def _is_echo(
-    detail: ErrorDetails, path: tuple[str | int, ...], root: Node, model: type[BaseModel]
+    detail: ErrorDetails,
+    path: tuple[str | int, ...],
+    root: Node,
+    model: type[BaseModel],
+    told: Sequence[Finding],
 ) -> bool:
     """Say whether a complaint only repeats another one in other words."""
     node = _descend(root, path)
@@ -67,9 +87,11 @@ def _is_echo(
         unknown = [key for key in node.keys if key not in known][:MAX_FINDINGS]
         meant = {match for key in unknown for match in get_close_matches(key, known, n=1)}
         return detail["loc"][-1] in meant
-    # A template where none is filled in is told by the checks of the texts.
+    # A template where none is filled in is told by the checks of the texts, and only there: where
+    # one may stand they have nothing to say about a text that should be a mapping.
     is_template = isinstance(node.value, str) and "${{" in node.value
-    return is_template and detail["type"] != "extra_forbidden"
+    is_told = any(node.covers(finding.line, finding.column) for finding in told)
+    return is_template and is_told and detail["type"] != "extra_forbidden"
 
 
 def _finding(

@@ -168,7 +168,8 @@ def _build(root: Node, surroundings: Surroundings) -> tuple[Playbook | None, lis
     try:
         playbook = Playbook.model_validate(root.plain())
     except ValidationError as error:
-        return None, findings + complaints(error, root)
+        told = [finding for finding in findings if finding.fatal]
+        return None, findings + complaints(error, root, told=told)
     playbook = with_windows(playbook, root)
     findings += check_meaning(playbook, root, surroundings)
     if not any(finding.fatal for finding in findings):
@@ -195,13 +196,21 @@ def _try_out(playbook: Playbook, root: Node) -> Iterator[Finding]:
         yield Finding(root.line, root.column, f"the templates cannot be filled in: {error}")
 
 
-def _unread(path: str, message: str, *, line: int = 0, column: int = 0, hint: str = "") -> Loaded:
+def _unread(path: str, message: str, *, line: int = 1, column: int = 1, hint: str = "") -> Loaded:
     problem = PlaybookError(message, path=path, line=line, column=column, hint=hint)
     return Loaded(path=path, text="", sha256="", problems=(problem,))
 
 
+def _guarded(path: Path, surroundings: Surroundings) -> Loaded:
+    try:
+        return load_file(path, surroundings=surroundings)
+    except Exception as error:  # noqa: BLE001 - our own mistake about one file stops no other
+        message = f"cannot be judged: {type(error).__name__}: {str(error)[:200]}"
+        return _unread(str(path), message, hint="please report this file")
+
+
 def _assemble(paths: tuple[Path, ...], surroundings: Surroundings, *, previous: Library) -> Library:
-    files = tuple(load_file(path, surroundings=surroundings) for path in _found(paths))
+    files = tuple(_guarded(path, surroundings) for path in _found(paths))
     warnings = [warning for loaded in files for warning in loaded.warnings]
     broken: dict[str, tuple[PlaybookError, ...]] = {}
     while True:

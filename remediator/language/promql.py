@@ -3,7 +3,8 @@
 Called by `text_checks` and by the loader for the windows; `window_of` serves whoever holds a
 filled-in query. The surprise: promql-parser overflows its stack on deeply nested input and takes
 the process with it, so length and nesting are bounded before it sees anything. It knows the
-language of Prometheus 2.45; the server has the last word.
+language of Prometheus 2.45; the server has the last word. Where it panics, that is no `Exception`
+in Python, and would end whoever reloads.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ _COMPARISONS = {"==", "!=", ">", "<", ">=", "<="}
 # What NVML's compute-busy share is called: gpu_utilization_percent (the detector, most exporters),
 # DCGM_FI_DEV_GPU_UTIL (dcgm), nv_gpu_utilization (Triton), nvidia_smi_utilization_gpu_ratio.
 _BUSY = re.compile(r"gpu_?util|utili[sz]ation_gpu", re.IGNORECASE)
+# Where a length of time may stand: [range:resolution], offset.
+_LENGTHS = re.compile(r"\[([^\[\]:]*)(?::([^\[\]]*))?\]|\boffset\s+([-+]?[^\s()]+)", re.IGNORECASE)
+# The parser panics from 2^64 seconds on, and its panic prints a stack trace by itself.
+ENDLESS_S = 1e12
 _OPERATOR = re.compile(r"[(\[{+\-*/%^<>=!@]|\b(?:and|or|unless|atan2|offset)\b", re.IGNORECASE)
 
 
@@ -41,7 +46,21 @@ def parse(query: str) -> Any:
     # Counted in strings and comments, too: what decides where those end is the parser itself.
     if len(_OPERATOR.findall(query)) > MAX_OPERATORS:
         raise ValueError(f"a query with more than {MAX_OPERATORS} operators and brackets")
-    return pp.parse(query)
+    if any(_is_endless(text) for match in _LENGTHS.finditer(query) for text in match.groups("")):
+        raise ValueError("a length of time beyond all calendars")
+    try:
+        return pp.parse(query)
+    except (ValueError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a panic of the parser's derives from nothing else
+        raise ValueError(f"the parser fails on it: {str(error)[:200]}") from None
+
+
+def _is_endless(text: str) -> bool:
+    try:
+        return abs(float(text)) > ENDLESS_S
+    except ValueError:
+        return False
 
 
 def window_of(query: str) -> timedelta:

@@ -95,6 +95,12 @@ class Node:
                 place = node.line, node.column
         return place
 
+    def covers(self, line: int, column: int) -> bool:
+        """Say whether a place lies in the source of this scalar."""
+        *before, last = self.raw.split("\n")
+        end = (self.line + len(before), len(last) + (0 if before else self.column))
+        return (self.line, self.column) <= (line, column) <= end
+
     def locate(self, offset: int, length: int = 1) -> tuple[int, int]:
         """Return the line and column of a part of a text value.
 

@@ -23,6 +23,8 @@ _UNITS_MS = {
 }
 _PATTERN = "".join(rf"(?:(?P<{unit}>[0-9]+){unit})?" for unit in _UNITS_MS)
 DURATION = re.compile(_PATTERN)
+# Characters of what is no duration that fit into a sentence.
+_FITS = 40
 # A longer one is a slip of the pen, and added to a date it could leave the calendar.
 LONGEST = timedelta(days=365)
 
@@ -33,15 +35,17 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         ValueError: not a duration; the message shows the accepted form.
     """
-    match = DURATION.fullmatch(text.strip())
-    if not text.strip() or match is None:
-        msg = f"{text!r} is not a duration; write it like 30s, 5m or 1h30m"
+    match = DURATION.fullmatch(text)
+    shown = repr(text if len(text) <= _FITS else text[:_FITS] + "...")
+    if not text or match is None:
+        msg = f"{shown} is not a duration; write it like 30s, 5m or 1h30m"
         raise ValueError(msg)
     parts = match.groupdict(default="0")
     try:
         return timedelta(milliseconds=sum(int(parts[unit]) * ms for unit, ms in _UNITS_MS.items()))
-    except OverflowError as error:
-        msg = f"{text!r} is longer than any time there is"
+    except (OverflowError, ValueError) as error:
+        # Python neither counts so far nor reads more than 4,300 digits.
+        msg = f"{shown} is longer than any time there is"
         raise ValueError(msg) from error
 
 
@@ -80,7 +84,7 @@ Duration = Annotated[
         {
             "type": "string",
             "description": "A Prometheus duration: 30s, 5m, 1h30m.",
-            "pattern": "^([0-9]+(ms|s|m|h|d|w|y))+$",
+            "pattern": f"^(?=.){''.join(f'([0-9]{{1,11}}{unit})?' for unit in _UNITS_MS)}$",
         }
     ),
 ]

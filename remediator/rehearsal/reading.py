@@ -235,4 +235,4 @@ def _playbooks_named(scene: Scene) -> Iterator[tuple[Place, str]]:
 
 
 def _unread(path: str, message: str, hint: str) -> PlaybookError:
-    return PlaybookError(message, path=path, hint=hint)
+    return PlaybookError(message, path=path, line=1, column=1, hint=hint)

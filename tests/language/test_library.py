@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from remediator.language.loader import Library, load_files
+import pytest
+
+from remediator.language import loader
+from remediator.language.loader import Library, Loaded, load_files
 from remediator.language.surroundings import Surroundings
 from remediator.language.tree import MAX_BYTES
-from tests.language.texts import escalating, playbook
+from tests.language.texts import STEPS, escalating, playbook
 
 BROKEN = playbook("stepps: []\n")
 INVENTORY = Surroundings(targets=frozenset({"detector-1", "detector-2"}))
@@ -275,3 +278,47 @@ def test_a_failure_escalates_to_a_playbook_that_exists_and_not_in_a_circle(tmp_p
     assert "a.yaml:6:14: escalation runs in a circle: a -> b -> a" in told(library, tmp_path)[0]
     write(tmp_path, {"b.yaml": escalating("b", "person")})
     assert served(load_files([tmp_path])) == {"a": "a.yaml", "b": "b.yaml"}
+
+
+def test_a_query_on_which_the_parser_panics_stops_no_other_file(tmp_path: Path) -> None:
+    panic = playbook("guards: [{require: {query: 'up offset - 1e30', above: 1}}]\n" + STEPS)
+    write(tmp_path, {"a.yaml": panic, "b.yaml": playbook(name="b")})
+    library = load_files([tmp_path])
+    assert served(library) == {"b": "b.yaml"}
+    assert "not PromQL: the parser fails on it" in told(library, tmp_path)[0]
+
+
+def test_our_own_mistake_about_one_file_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loader.load_bytes
+
+    def flawed(data: bytes, *, path: str, surroundings: Surroundings) -> Loaded:
+        if path.endswith("a.yaml"):
+            raise RecursionError("too deep")
+        return real(data, path=path, surroundings=surroundings)
+
+    monkeypatch.setattr(loader, "load_bytes", flawed)
+    write(tmp_path, {"a.yaml": playbook(name="a"), "b.yaml": playbook(name="b")})
+    library = load_files([tmp_path])
+    assert served(library) == {"b": "b.yaml"}
+    assert "a.yaml:1:1: cannot be judged: RecursionError: too deep" in told(library, tmp_path)[0]
+
+
+CALLS = {
+    "body": "http: {endpoint: queue, body: '${{ alert.labels.x }}'}, undo: none",
+    "arguments": "command: {run: flush, arguments: '${{ alert.labels.x }}'}, undo: none",
+}
+
+
+@pytest.mark.parametrize("key", CALLS)
+def test_a_template_where_a_mapping_is_due_is_told_and_the_last_good_version_serves(
+    tmp_path: Path, key: str
+) -> None:
+    write(tmp_path, {"a.yaml": playbook()})
+    library = load_files([tmp_path])
+    write(tmp_path, {"a.yaml": playbook(f"steps: [{{{CALLS[key]}, on_unknown: escalate}}]\n")})
+    library = library.reload()
+    (problem,) = told(library, tmp_path)
+    assert f"{key}: '${{{{ alert.labels.x }}}}' is not a mapping of keys" in problem
+    assert library.by_name["slow"].status.startswith("stale: ")

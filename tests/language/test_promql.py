@@ -104,3 +104,26 @@ def test_a_window_that_was_given_is_kept() -> None:
     verify = loaded.playbook.steps[0].verify
     assert verify is not None
     assert verify.window == timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "rate(x[1e30])",
+        "x[5m:1e30]",
+        f"up[{'9' * 200}]",
+        "up offset 1e30",
+        "up[5m] offset -1e30",
+        "up offset - 1e30",
+    ],
+)
+def test_a_query_on_which_the_parser_panics_is_a_problem_like_any_other(query: str) -> None:
+    ((message, _),) = promql.problems(query)
+    assert message.startswith("not PromQL: ")
+    with pytest.raises(ValueError, match=r"beyond all calendars|the parser fails"):
+        promql.window_of(query)
+
+
+def test_large_numbers_that_are_no_lengths_of_time_stand_as_they_are() -> None:
+    for query in ("up * 1e30", 'up{a="x[1]"} offset 5m', "x @ 1700000000", "rate(x[1e3])"):
+        assert promql.parse(query)

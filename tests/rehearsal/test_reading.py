@@ -128,6 +128,12 @@ def test_a_mistake_is_told_at_its_place_with_what_to_do(
     assert all(problem.startswith("play.test.yaml:") for problem in problems)
 
 
+def test_a_template_is_never_a_reason_to_leave_a_file_out(tmp_path: Path) -> None:
+    alert = "alerts: [{at: '${{ x }}', labels: {alertname: Slow}}]"
+    (told,) = problems_of(tmp_path, f"{GOOD}    {alert}\n")
+    assert "6:19: tests[0].alerts[0].at: '${{ x }}' is not a duration" in told
+
+
 def test_what_has_no_process_cannot_hang(tmp_path: Path) -> None:
     text = GOOD.replace("{}", "{process: false}")
     text = text.replace("expect", "events: [{target: gpu-1, becomes: hung}]\n    expect")
