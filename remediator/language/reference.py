@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from remediator.language.examples import GUARD_EXAMPLES, STEP_EXAMPLES
-from remediator.model.duration import format_duration
+from remediator.model.duration import WRITTEN, format_duration
 from remediator.model.guard import GUARDS
 from remediator.model.playbook import Playbook
 from remediator.model.step import STEPS, Step
@@ -226,7 +226,7 @@ def _simple(prop: dict[str, Any], parts: _Parts) -> str:
     if name == "object":
         inside = prop["additionalProperties"]
         return f"mapping to {_kind(inside, parts)}" if isinstance(inside, dict) else "mapping"
-    if str(prop.get("pattern", "")).startswith("^([0-9]+(ms"):
+    if prop.get("pattern") == WRITTEN:
         return "duration"
     words = {"string": "text", "integer": "whole number", "boolean": "true or false"}
     return words.get(name, name) + _bounds(prop)

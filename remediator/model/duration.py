@@ -23,6 +23,8 @@ _UNITS_MS = {
 }
 _PATTERN = "".join(rf"(?:(?P<{unit}>[0-9]+){unit})?" for unit in _UNITS_MS)
 DURATION = re.compile(_PATTERN)
+# The same for editors; more digits than these are longer than `LONGEST` in any unit.
+WRITTEN = f"^(?=.){''.join(f'([0-9]{{1,11}}{unit})?' for unit in _UNITS_MS)}$"
 # Characters of what is no duration that fit into a sentence.
 _FITS = 40
 # A longer one is a slip of the pen, and added to a date it could leave the calendar.
@@ -84,7 +86,7 @@ Duration = Annotated[
         {
             "type": "string",
             "description": "A Prometheus duration: 30s, 5m, 1h30m.",
-            "pattern": f"^(?=.){''.join(f'([0-9]{{1,11}}{unit})?' for unit in _UNITS_MS)}$",
+            "pattern": WRITTEN,
         }
     ),
 ]
