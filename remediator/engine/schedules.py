@@ -13,23 +13,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
-
+from remediator.engine.guards.windows import last_start
 from remediator.engine.ports import MetricSource
 from remediator.model.alert import Alert
 from remediator.model.pace import Pace
 from remediator.model.playbook import SCHEDULED, Pinned, Schedule
 from remediator.model.template import render_schedule
 from remediator.model.verdict import Vector
-from remediator.store import alerts, schedules
+from remediator.store import alerts, guarding, schedules
 from remediator.store.alerts import SCHEDULE, StoredAlert
 from remediator.store.database import Database, Tx
 
 # A slot of a cron that is noticed later than this (nobody was running) is left out: what was meant
 # for the night is not done at noon. Its episode is open this long, for denials that pass.
 CRON_GRACE = timedelta(minutes=10)
+# A schedule that no replica has served for so long is forgotten, and what it found is over. One
+# replica may have other playbooks than another for a while, as in a rolling update.
+UNSERVED_FOR = timedelta(minutes=3)
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,12 @@ class Due:
     slot: datetime
 
 
-def slot_of(schedule: Schedule, now: datetime) -> datetime:
-    """Return the newest slot that is not in the future, in UTC."""
+def slot_of(schedule: Schedule, now: datetime) -> datetime | None:
+    """Return the newest slot that is not in the future, in UTC; None when there was never any."""
     if schedule.every is not None:
         every = schedule.every.total_seconds()
         return datetime.fromtimestamp(now.timestamp() // every * every, tz=now.tzinfo)
-    local = now.astimezone(ZoneInfo(schedule.timezone))
-    # CronSim looks strictly back, so the second that we are in has to be let in.
-    ahead = local.replace(microsecond=0) + timedelta(seconds=1)
-    back = CronSim(str(schedule.cron), ahead, reverse=True)
-    return next(back).astimezone(now.tzinfo)
+    return last_start(str(schedule.cron), schedule.timezone, now)
 
 
 def in_library(library: Mapping[str, Pinned]) -> Iterator[tuple[str, str, Schedule]]:
@@ -81,11 +78,13 @@ async def look(
 
 
 def _due(tx: Tx, served: list[tuple[str, str, Schedule]]) -> list[Due]:
-    schedules.forget_all_but(tx, [name for name, _, _ in served])
-    _end(tx, _ended(tx, {f"{SCHEDULED}{playbook}" for _, playbook, _ in served}))
+    schedules.serve(tx, [name for name, _, _ in served], forget_after=UNSERVED_FOR)
+    _end(tx, _ended(tx, {*schedules.names(tx), *(name for name, _, _ in served)}))
     found = []
     for name, playbook, schedule in served:
         slot, taken = slot_of(schedule, tx.now), schedules.taken(tx, name)
+        if slot is None:
+            continue
         if taken is None and schedule.cron is not None and tx.now - slot > CRON_GRACE:
             # Slots from before the playbook was known are not its own.
             schedules.take(tx, name, slot)
@@ -98,8 +97,13 @@ def _ended(tx: Tx, names: set[str]) -> Iterator[StoredAlert]:
     for episode in alerts.firing_from(tx, SCHEDULE):
         slot = episode.annotations.get("slot")
         late = slot is not None and tx.now - datetime.fromisoformat(slot) > CRON_GRACE
-        if late or episode.name not in names:
+        if (late and not _worked_on(tx, episode)) or episode.annotations["schedule"] not in names:
             yield episode
+
+
+def _worked_on(tx: Tx, episode: StoredAlert) -> bool:
+    """Say whether an episode of a cron's slot has an open run: a question, for example."""
+    return "slot" in episode.annotations and guarding.is_worked_on(tx, episode.id)
 
 
 def _settle(tx: Tx, due: Due, found: Vector, pace: Pace) -> bool:
@@ -110,7 +114,7 @@ def _settle(tx: Tx, due: Due, found: Vector, pace: Pace) -> bool:
         return False
     if due.schedule.cron is not None and tx.now - due.slot > CRON_GRACE:
         return False
-    seen = {_fingerprint(due, labels): (labels, value) for labels, value in found.values}
+    seen = {_fingerprint(due, labels): (labels, value) for labels, value in found.finite}
     when = due.schedule.when
     firing = [
         Alert(
@@ -133,6 +137,7 @@ def _settle(tx: Tx, due: Due, found: Vector, pace: Pace) -> bool:
             if episode.annotations.get("schedule") == due.name
             and episode.fingerprint not in met
             and (episode.fingerprint in seen or tx.now - episode.last_seen_at > pace.absent_for)
+            and not _worked_on(tx, episode)
         ),
     )
     return True

@@ -80,7 +80,7 @@ class Vector:
     Attributes:
         query: the PromQL as sent.
         at: when it was evaluated.
-        values: (labels, value) of each series; not finite values are left out.
+        values: (labels, value) of each series; NaN where it has no finite number.
         error: why there is no answer; empty when there is one, be it without a series.
     """
 
@@ -89,12 +89,21 @@ class Vector:
     values: tuple[tuple[dict[str, str], float], ...] = ()
     error: str = ""
 
-    def by(self, label: str) -> dict[str, float]:
-        """Return the values by one label; of several series with the same one, the smallest."""
-        found: dict[str, float] = {}
+    @property
+    def finite(self) -> tuple[tuple[dict[str, str], float], ...]:
+        """The series with a number that can be compared."""
+        return tuple(one for one in self.values if math.isfinite(one[1]))
+
+    def by(self, label: str) -> dict[str, float | None]:
+        """Return the values by one label; of several series with the same one, the smallest.
+
+        None where any of them has no finite number: nobody can say, and that is not fine.
+        """
+        found: dict[str, float | None] = {}
         for labels, value in self.values:
             name = labels.get(label, "")
-            found[name] = min(value, found.get(name, value))
+            known = found.get(name, value)
+            found[name] = min(value, known) if known is not None and math.isfinite(value) else None
         return found
 
 

@@ -173,7 +173,7 @@ def readings_of(query: str, answer: Success) -> list[Reading]:
 
 
 def vector_of(query: str, answer: Success, asked_at: datetime) -> Vector:
-    """Return every finite number that an instant query gives, with its labels.
+    """Return every number that an instant query gives, with its labels; not a finite one is NaN.
 
     A number without labels (a scalar) counts as one series without labels.
     """
@@ -189,5 +189,5 @@ def vector_of(query: str, answer: Success, asked_at: datetime) -> Vector:
             when = max((at for _, (at, _) in told), default=asked_at)
         case _:
             return Vector(query, asked_at, error="the query gives no numbers at one time")
-    finite = tuple((labels, value) for labels, value in found if math.isfinite(value))
-    return Vector(query, when, values=finite)
+    values = tuple((labels, v if math.isfinite(v) else math.nan) for labels, v in found)
+    return Vector(query, when, values=values)

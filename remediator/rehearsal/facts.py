@@ -63,11 +63,13 @@ class RehearsedFacts:
         return self._reading(promql, self.clock())
 
     async def series(self, promql: str) -> Vector:
-        """Return every finite number that a query gives now, with its labels."""
+        """Return every number that a query gives now, with its labels."""
         now = self.clock()
         (answer,) = self._answers([Question(promql, now - self.start)])
-        finite = tuple((labels, v) for labels, v in answer.samples if math.isfinite(v))
-        return Vector(query=promql, at=now, values=finite, error=answer.error)
+        values = tuple(
+            (labels, v if math.isfinite(v) else math.nan) for labels, v in answer.samples
+        )
+        return Vector(query=promql, at=now, values=values, error=answer.error)
 
     async def history(
         self, promql: str, *, end: datetime, length: timedelta, step: timedelta

@@ -6,7 +6,7 @@ admissions could count at the same moment and both find room, so they take turns
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, exists, func, not_, or_, select
 
 from remediator.model.playbook import Mode
-from remediator.model.run import OPEN_STATES, Decided, Run, RunKind, RunState
+from remediator.model.run import OPEN_STATES, PROPOSAL, Decided, Run, RunKind, RunState
 from remediator.model.verdict import Verdict
 from remediator.store.database import Tx
 from remediator.store.runs import run_of
@@ -133,17 +133,53 @@ class Rejection:
 
 def rejection(tx: Tx, *, playbook: str, target: str, alert_id: int) -> Rejection | None:
     """Return who said no to this playbook for this episode of the alert, or None."""
-    row = tx.conn.execute(
-        select(runs.c.id, approvals.c.by, approvals.c.reason)
-        .join(runs, runs.c.id == approvals.c.run_id)
-        .where(approvals.c.decision == Decided.REJECTED)
+    columns = (runs.c.id, runs.c.plan, approvals.c.pc, approvals.c.by, approvals.c.reason)
+    rows = tx.conn.execute(
+        _answered(columns, Decided.REJECTED, playbook=playbook, target=target, alert_id=alert_id)
+    )
+    for row in rows:
         # A no that led on to another step, or to an escalation, was no refusal of the playbook.
-        .where(runs.c.stop_reason.startswith(Decided.REJECTED.value))
+        if row.pc == PROPOSAL or _stops(row.plan["steps"][row.pc]):
+            return Rejection(run_id=row.id, by=row.by, reason=row.reason)
+    return None
+
+
+def _stops(step: Mapping[str, Any]) -> bool:
+    return str(step.get("approve", {}).get("on_reject", "stop")) == "stop"
+
+
+def _answered(
+    columns: Any, decision: Decided, *, playbook: str, target: str, alert_id: int
+) -> Select[Any]:
+    return (
+        select(*columns)
+        .join(runs, runs.c.id == approvals.c.run_id)
+        .where(approvals.c.decision == decision)
         .where(runs.c.playbook == playbook, runs.c.target == target, runs.c.alert_id == alert_id)
         .order_by(approvals.c.id.desc())
-        .limit(1)
+    )
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A proposal that nobody answered in time."""
+
+    run_id: int
+    expired_at: datetime
+
+
+def unanswered(tx: Tx, *, playbook: str, target: str, alert_id: int) -> Unanswered | None:
+    """Return the last proposal of this playbook for this episode that nobody answered, or None."""
+    row = tx.conn.execute(
+        _answered(
+            (runs.c.id, approvals.c.expires_at),
+            Decided.EXPIRED,
+            playbook=playbook,
+            target=target,
+            alert_id=alert_id,
+        ).where(approvals.c.pc == PROPOSAL)
     ).first()
-    return None if row is None else Rejection(run_id=row.id, by=row.by, reason=row.reason)
+    return None if row is None else Unanswered(run_id=row.id, expired_at=row.expires_at)
 
 
 @dataclass(frozen=True)

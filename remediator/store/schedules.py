@@ -5,7 +5,7 @@ Every replica looks at the same slots; the one that moves the row has the slot.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -35,12 +35,22 @@ def take(tx: Tx, name: str, slot: datetime) -> bool:
         return False
     try:
         with tx.conn.begin_nested():
-            tx.conn.execute(insert(schedules).values(name=name, slot_at=slot))
+            tx.conn.execute(insert(schedules).values(name=name, slot_at=slot, served_at=tx.now))
     except IntegrityError:
         return False
     return True
 
 
-def forget_all_but(tx: Tx, names: list[str]) -> None:
-    """Forget the schedules that are no longer served."""
-    tx.conn.execute(delete(schedules).where(schedules.c.name.not_in(names)))
+def serve(tx: Tx, served: list[str], *, forget_after: timedelta) -> None:
+    """Note which schedules this replica serves, and forget those that nobody has for so long."""
+    tx.conn.execute(
+        update(schedules)
+        .where(schedules.c.name.in_(served), schedules.c.served_at <= tx.now - forget_after / 6)
+        .values(served_at=tx.now)
+    )
+    tx.conn.execute(delete(schedules).where(schedules.c.served_at <= tx.now - forget_after))
+
+
+def names(tx: Tx) -> list[str]:
+    """Return the schedules that some replica serves, or did a moment ago."""
+    return list(tx.conn.execute(select(schedules.c.name)).scalars())

@@ -122,7 +122,7 @@ runs = Table(
     Column("target", Text, nullable=False),
     Column("pool", Text, nullable=False, default="", server_default=""),
     Column("alert_id", Integer, ForeignKey("alerts.id", ondelete="SET NULL"), index=True),
-    Column("parent_id", Integer),  # the run that escalated to this one
+    Column("parent_id", Integer, index=True),  # the run that escalated to this one
     Column("change_id", Integer),  # the change that a restore gives back
     Column("state", String(16), nullable=False),
     Column("phase", String(16), nullable=False),
@@ -310,6 +310,7 @@ schedules = Table(
     metadata,
     Column("name", Text, primary_key=True),  # playbook, and the place of the trigger in it
     Column("slot_at", Moment, nullable=False),
+    Column("served_at", Moment, nullable=False),  # when some replica last had it
 )
 
 signs = Table(

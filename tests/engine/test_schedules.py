@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from math import nan
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from remediator.engine.schedules import slot_of
 from remediator.model.playbook import Schedule
+from remediator.model.run import Decided, RunState
 from tests.builders import GPU1, GPU2, INSTANCE, a_playbook, an_alert
 from tests.world import World
 
@@ -107,8 +109,30 @@ async def test_a_playbook_that_is_no_longer_served_leaves_no_alert_behind(world:
     world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
     await pass_time(world, 40)
     world.serve(a_playbook())
-    await pass_time(world, 5)
+    await pass_time(world, 220)
     assert not world.alerts()[0]["firing"]
+
+
+async def test_replicas_with_other_playbooks_do_not_fight_over_a_schedule(world: World) -> None:
+    # As in a rolling update: one has the playbook, the other not yet.
+    world.serve(looking())
+    world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
+    world.controller("one")
+    world.controller("two").reconciler.library = dict
+    await pass_time(world, 300)
+    assert [(a["seen"], a["firing"]) for a in world.alerts()] == [(11, True)]
+    assert len(world.runs()) == 1
+
+
+async def test_a_series_that_is_no_number_any_more_does_not_end_what_it_found(
+    world: World,
+) -> None:
+    world.serve(looking())
+    world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
+    await pass_time(world, 40)
+    world.metrics.vectors["leak"] = {INSTANCE[GPU1]: nan}
+    await pass_time(world, 60)
+    assert world.alerts()[0]["firing"]
 
 
 async def test_an_alert_from_outside_cannot_pass_for_what_a_schedule_found(world: World) -> None:
@@ -157,6 +181,20 @@ async def test_each_slot_of_a_cron_has_one_run_whatever_the_guards_allow(world: 
     assert [a["firing"] for a in world.alerts()] == [False, False]
 
 
+@pytest.mark.parametrize("cron", ["0 13 * * *", "*/5 * * * *"])
+async def test_the_question_of_a_slot_is_open_as_long_as_it_says(world: World, cron: str) -> None:
+    world.clock.now = datetime(2026, 3, 2, 12, 59, 50, tzinfo=UTC)
+    slots = {"every": None, "cron": cron}
+    world.serve(looking(slots, mode="propose", approval={"within": "30m"}))
+    world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
+    await world.tick()
+    await pass_time(world, 25 * 60, step=60)
+    assert world.runs()[0].state is RunState.WAITING
+    assert await world.decide(world.runs()[0], Decided.APPROVED)
+    await pass_time(world, 60)
+    assert world.runs()[0].state is RunState.SUCCEEDED
+
+
 async def test_a_slot_that_nobody_was_there_for_is_left_out(world: World) -> None:
     world.serve(looking(NIGHTLY))
     world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
@@ -181,6 +219,16 @@ def test_a_cron_keeps_to_the_wall_clock_of_its_time_zone(now: str, slot: str) ->
     assert slot_of(schedule, datetime.fromisoformat(now)) == datetime.fromisoformat(slot)
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("day", ["2026-10-25", "2026-11-01", "2026-04-05", "2026-03-29"])
+def test_no_slot_is_left_out_when_the_clocks_change(zone: str, day: str) -> None:
+    schedule = Schedule.model_validate({"cron": "*/15 * * * *", "timezone": zone, "when": WHEN})
+    midnight = datetime.fromisoformat(f"{day}T00:00+00:00") - timedelta(hours=12)
+    for quarter in range(36 * 4):
+        now = midnight + quarter * timedelta(minutes=15)
+        assert slot_of(schedule, now) == now
+
+
 @given(
     now=st.datetimes(
         min_value=datetime(2020, 1, 1),  # noqa: DTZ001 - hypothesis adds the zone
@@ -191,4 +239,5 @@ def test_a_cron_keeps_to_the_wall_clock_of_its_time_zone(now: str, slot: str) ->
 def test_a_slot_is_never_in_the_future_and_never_older_than_its_period(now: datetime) -> None:
     for spec, period in (({"every": "30s"}, 30), ({"cron": "*/5 * * * *"}, 300)):
         slot = slot_of(Schedule.model_validate({**spec, "when": WHEN}), now)
+        assert slot is not None
         assert timedelta() <= now - slot < timedelta(seconds=period)

@@ -45,6 +45,7 @@ def upgrade() -> None:
         "schedules",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("slot_at", sa.Double(), nullable=False),
+        sa.Column("served_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     for table, column in (
@@ -63,6 +64,7 @@ def upgrade() -> None:
         ("notifications", sa.Column("dedup", sa.Text(), nullable=False, server_default="")),
     ):
         op.add_column(table, column)
+    op.create_index("ix_runs_parent_id", "runs", ["parent_id"])
     # A kill switch, a pin and a mode hold until they are lifted.
     with op.batch_alter_table("controls") as controls:
         controls.alter_column("until", existing_type=sa.Double(), nullable=True)
