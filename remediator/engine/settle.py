@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from remediator.engine import held
 from remediator.engine.admission import Admission, admit
@@ -35,6 +36,9 @@ OUT_OF_BUDGET = "budget"
 INEFFECTIVE = "no effect"  # what it set helped nobody: a rollback takes settings back as well
 # A person's word takes back everything the run did; any other stop only what is half-done.
 TAKE_ALL_BACK = (CANCELLED, STOPPED, KILLED, approvals.REJECTED)
+NEEDS = "needs a person"
+# An alert that nothing helps is a person's, who need not be woken by every run that says so.
+PAGE_AGAIN = timedelta(hours=1)
 # Whoever asked for the room, or for quiet, comes first.
 NOT_AGAIN_AT_ONCE = (PREEMPTED, OUT_OF_BUDGET, *TAKE_ALL_BACK)
 
@@ -141,17 +145,18 @@ def fail(tx: Tx, run: Run, move: Failed, successor: Successor | str, pace: Pace)
 
 def hand_over(tx: Tx, run: Run, reason: str, successor: Successor | str, pace: Pace) -> int | None:
     """Open the successor of a closed run, or tell a person; return the successor's id."""
-    _review_soon(tx, run)
+    if run.alert_id is not None:
+        alerts.review_again(tx, run.alert_id, after=pace.review)
     if isinstance(successor, Successor):
         decision = admit(tx, successor.candidate, successor.evidence, pace, parent_id=run.id)
         if isinstance(decision, Admitted):
             _tell(tx, run, "warning", f"escalated to {successor.candidate.plan.name}", reason)
             if run.mode.acts and not successor.candidate.plan.mode.acts:
                 # It only observes, and what nobody acts on needs somebody who does.
-                _tell(tx, run, "critical", "needs a person", reason)
+                _need_a_person(tx, run, reason)
             return decision.run_id
         successor = f"{successor.candidate.plan.name} was denied: {decision.detail}"
-    _tell(tx, run, "critical", "needs a person", f"{reason}; {successor}")
+    _need_a_person(tx, run, f"{reason}; {successor}")
     return None
 
 
@@ -198,7 +203,7 @@ def _after_stop(tx: Tx, run: Run, pace: Pace) -> None:
     asked = run.stop_reason or ""
     if asked.startswith(OUT_OF_BUDGET):
         # It was not helped, and we may not go on: that is a person's business now.
-        _tell(tx, run, "critical", "needs a person", asked)
+        _need_a_person(tx, run, asked)
     if asked.startswith(NOT_AGAIN_AT_ONCE) and run.alert_id is not None:
         alerts.review_again(tx, run.alert_id, after=pace.review)
     else:
@@ -218,14 +223,23 @@ def _tell_as_declared(tx: Tx, run: Run, reason: str) -> None:
         _tell(tx, run, "warning", "failed", f"{words}\n{reason}")
 
 
-def _tell(tx: Tx, run: Run, severity: str, what: str, body: str) -> None:
+def _need_a_person(tx: Tx, run: Run, body: str) -> None:
+    """Wake a person; for one playbook and one episode of its alert at most once an hour."""
+    story = f"run/A{run.alert_id}/{run.playbook}/{run.mode.lane}/"
+    if not outbox.queued_since(tx, story, since=tx.now - PAGE_AGAIN):
+        _tell(tx, run, "critical", NEEDS, body, key=f"{story}{run.id}/{NEEDS.replace(' ', '-')}")
+
+
+def _tell(
+    tx: Tx, run: Run, severity: str, what: str, body: str, *, key: str | None = None
+) -> None:
     if run.mode is Mode.OBSERVE:
         # Nothing was done, so nobody has to get up; the record still says what would have been.
         severity, what = "info", f"would need: {what}"
     outbox.queue(
         tx,
         Message(
-            key=f"run/{run.id}/{what.replace(' ', '-')}",
+            key=key or f"run/{run.id}/{what.replace(' ', '-')}",
             severity=severity,
             title=f"{run.playbook} on {run.target}: {what}",
             body=f"{body}\nWhy: remediator explain R{run.id}",

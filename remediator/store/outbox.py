@@ -7,7 +7,7 @@ event queued twice is one message.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import insert, select, update
 
@@ -43,6 +43,17 @@ def queue(tx: Tx, message: Message, *, run_id: int | None = None) -> bool:
         )
     )
     return True
+
+
+def queued_since(tx: Tx, prefix: str, *, since: datetime) -> bool:
+    """Say whether a message whose key begins like this was queued after `since`."""
+    found = tx.conn.execute(
+        select(notifications.c.key)
+        .where(notifications.c.key.startswith(prefix, autoescape=True))
+        .where(notifications.c.created_at > since)
+        .limit(1)
+    ).first()
+    return found is not None
 
 
 def _story(tx: Tx, run_id: int | None) -> str:

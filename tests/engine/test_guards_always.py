@@ -203,8 +203,11 @@ async def test_a_silence_can_be_waived_and_a_condition_cannot(world: World) -> N
 
 
 def a_holder(priority: int, **changed: Any) -> Any:
-    """Return a playbook for `Slow` that sets the batch size and holds it."""
-    return a_retune({"batch_size": 4}, name="holder", priority=priority, **changed)
+    """Return a playbook for `Slow` that sets the batch size once and holds it."""
+    cool = {"guards": [{"cooldown": "1h"}]}
+    return a_retune(
+        {"batch_size": 4}, **{"name": "holder", "priority": priority, **cool, **changed}
+    )
 
 
 def a_rival(priority: int, value: float = 2, **changed: Any) -> Any:
@@ -299,7 +302,7 @@ async def test_a_playbook_waits_while_another_runs_on_the_target(world: World) -
 
 async def test_a_playbook_waits_until_long_enough_after_another_acted(world: World) -> None:
     world.metrics.answers |= {"up": 0, "alive": 1}
-    world.serve(a_restart(), waits_for("restart", "10m"))
+    world.serve(a_restart(guards=[{"cooldown": "1h"}]), waits_for("restart", "10m"))
     down = an_alert("Down")
     await world.fire(down)
     restarted = await world.ended()

@@ -263,7 +263,7 @@ async def test_it_stands_where_it_stood_after_a_restart_and_on_every_replica(
 async def test_a_playbook_may_set_its_own_breaker(world: World) -> None:
     guards = [
         {"require": {"query": "up", "below": 1}},
-        {"breaker": {"failures": 1, "reset": "5m"}},
+        {"breaker": {"failures": 1, "reset": "9m"}},
     ]
     hopeless(world, guards=guards)
     await world.fire(an_alert("Down"))
