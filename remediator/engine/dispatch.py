@@ -52,6 +52,13 @@ class Candidate:
         plan = self.plan.model_copy(update={"mode": mode})
         return replace(self, plan=plan, careful=(*self.careful, why))
 
+    def as_configured(self) -> Candidate:
+        """Return the candidate in no bolder a mode than the configuration allows its target."""
+        found = self
+        for setting, mode in self.target.caps.items():
+            found = found.at_most(mode, f"{setting} is {mode} in the configuration")
+        return found
+
 
 @dataclass(frozen=True)
 class Misfit:
@@ -107,6 +114,4 @@ def candidate_for(alert: StoredAlert, pinned: Pinned, inventory: Inventory) -> C
     except ValueError as error:
         return Misfit(name, target.name, Denied(Reason.TEMPLATE, str(error)))
     found = Candidate(alert=alert, pinned=pinned, plan=plan, target=target, inventory=inventory)
-    for setting, mode in target.caps.items():
-        found = found.at_most(mode, f"{setting} is {mode} in the configuration")
-    return found
+    return found.as_configured()

@@ -14,8 +14,6 @@ from remediator.model.playbook import Mode
 from remediator.store import outbox, overrides
 from remediator.store.database import Tx
 
-BREAKER = "breaker"
-
 
 def refused(tx: Tx, candidate: Candidate, denied: Denied) -> None:
     """Tell a person of a refusal that makes it a person's business."""
@@ -54,12 +52,4 @@ def demote(tx: Tx, candidate: Candidate, stands: Standing) -> None:
         body=f"{why}. To let it act by itself again, lift the mode of playbook {name}.",
     )
     if outbox.queue(tx, message, run_id=stands.failed_trial):
-        overrides.cap_mode(
-            tx,
-            scope="playbook",
-            name=name,
-            mode=Mode.PROPOSE,
-            by=BREAKER,
-            reason=why,
-            until=None,
-        )
+        overrides.demote(tx, playbook=name, reason=why)

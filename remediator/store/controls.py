@@ -7,8 +7,8 @@ no further forward intent can commit on any replica.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -92,6 +92,12 @@ class Control:
         """Its scope in words."""
         return self.scope if self.scope == "all" else f"{self.scope} {self.name}"
 
+    def told(self) -> dict[str, Any]:
+        """Return who holds what back, as the record of a decision shows it; JSON-ready."""
+        until = None if self.until is None else self.until.isoformat()
+        who = {"by": self.by, "until": until}
+        return {"control": self.id, "scope": self.scope, "name": self.name, **who}
+
     @property
     def length(self) -> str:
         """How long it holds, in words."""
@@ -102,10 +108,11 @@ class Control:
 
 @dataclass(frozen=True)
 class Blocked:
-    """Why no forward action may start: `killed`, `paused` or `blind`."""
+    """Why no forward action may start: `killed`, `paused` or `blind`; JSON-ready evidence."""
 
     reason: str
     detail: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 _COLUMNS = [controls.c[name] for name in Control.__dataclass_fields__]
@@ -127,7 +134,7 @@ def put(
     value: dict[str, Any] | None = None,
 ) -> Control:
     """Set a control. It holds from the commit of this transaction on, on every replica."""
-    _exclude_intents(tx)
+    exclude_intents(tx)
     inserted = tx.conn.execute(
         insert(controls).values(
             kind=kind,
@@ -205,15 +212,16 @@ def blocked(
     for control in sorted(found, key=lambda one: one.kind is not Kind.KILL):
         if control.kind is Kind.KILL:
             detail = f"the kill switch was pulled by {control.by}: {control.reason}"
-            return Blocked(reason="killed", detail=detail)
+            return Blocked(reason="killed", detail=detail, evidence=control.told())
         if control.covers(playbook=playbook, target=target, pool=pool, actions=kinds):
             detail = f"{control.place} is paused by {control.by} {control.length}: {control.reason}"
-            return Blocked(reason="paused", detail=detail)
+            return Blocked(reason="paused", detail=detail, evidence=control.told())
     blind = last_sign(tx, BLIND)
     if blind is not None:
         return Blocked(
             reason="blind",
             detail=f"the Watchdog alert has been silent since {blind:%H:%M:%S} UTC",
+            evidence={"silent_since": blind.isoformat()},
         )
     return None
 
@@ -229,7 +237,8 @@ def hold_still(tx: Tx) -> None:
         tx.conn.execute(select(func.pg_advisory_xact_lock_shared(LOCK)))
 
 
-def _exclude_intents(tx: Tx) -> None:
+def exclude_intents(tx: Tx) -> None:
+    """Wait for whoever holds controls still, and let nobody until this transaction ends."""
     if tx.conn.dialect.name == "postgresql":
         tx.conn.execute(select(func.pg_advisory_xact_lock(LOCK)))
 

@@ -19,6 +19,9 @@ from remediator.store.database import Tx
 from remediator.store.tables import changes
 from remediator.store.tables import controls as table
 
+# Who sets the caps that nobody else did.
+BREAKER = "breaker"
+
 
 class Ruling(StrEnum):
     """What an override decides."""
@@ -175,6 +178,27 @@ def cap_mode(
 ) -> Control:
     """Allow no bolder mode than this in a scope, in place of what was allowed there before."""
     lift_mode(tx, scope=scope, name=name, by=by)
+    return _cap(tx, scope=scope, name=name, mode=mode, by=by, reason=reason, until=until)
+
+
+def demote(tx: Tx, *, playbook: str, reason: str) -> Control:
+    """Let a playbook only propose, because its breaker says so; caps that people set stay."""
+    found = [c for c in _caps_of(tx, "playbook", playbook) if c.by == BREAKER]
+    controls.lift(tx, found, by=BREAKER)
+    return _cap(
+        tx,
+        scope="playbook",
+        name=playbook,
+        mode=Mode.PROPOSE,
+        by=BREAKER,
+        reason=reason,
+        until=None,
+    )
+
+
+def _cap(
+    tx: Tx, *, scope: str, name: str, mode: Mode, by: str, reason: str, until: datetime | None
+) -> Control:
     return controls.put(
         tx,
         Kind.MODE,
@@ -206,8 +230,11 @@ def mode_caps(tx: Tx, *, playbook: str, target: str, pool: str = "") -> list[Mod
 
 def lift_mode(tx: Tx, *, scope: str, name: str, by: str) -> int:
     """Take a cap away; return how many there were."""
-    found = [c for c in controls.in_force(tx, Kind.MODE) if (c.scope, c.name) == (scope, name)]
-    return controls.lift(tx, found, by=by)
+    return controls.lift(tx, _caps_of(tx, scope, name), by=by)
+
+
+def _caps_of(tx: Tx, scope: str, name: str) -> list[Control]:
+    return [c for c in controls.in_force(tx, Kind.MODE) if (c.scope, c.name) == (scope, name)]
 
 
 def reset_breaker(tx: Tx, *, playbook: str, target_class: str, by: str, reason: str) -> Control:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import and_, delete, exists, select
+from sqlalchemy import and_, delete, exists, or_, select
 
+from remediator.store.controls import Kind
 from remediator.store.database import Tx
 from remediator.store.tables import (
     alerts,
@@ -30,6 +31,8 @@ def forget(tx: Tx, *, older_than: timedelta, limit: int = 1000) -> int:
     held = exists().where(changes.c.run_id == runs.c.id, changes.c.closed_at.is_(None))
     fires = exists().where(alerts.c.id == decisions.c.alert_id, alerts.c.firing)
     pinned = exists().where(runs.c.playbook_sha == playbooks.c.sha256)
+    event = controls.c.kind == Kind.BREAKER_RESET
+    old_event = and_(event, controls.c.created_at < before)
     total = 0
     for table, done in (
         (runs, and_(runs.c.closed_at < before, ~held)),
@@ -38,7 +41,7 @@ def forget(tx: Tx, *, older_than: timedelta, limit: int = 1000) -> int:
         (alerts, ~alerts.c.firing & (alerts.c.last_seen_at < before)),
         (deliveries, deliveries.c.received_at < before),
         (decisions, and_(decisions.c.last_at < before, ~fires)),
-        (controls, controls.c.until < before),
+        (controls, or_(controls.c.until < before, controls.c.lifted_at < before, old_event)),
         (playbooks, and_(playbooks.c.first_seen_at < before, ~pinned)),
     ):
         key = next(iter(table.primary_key.columns))

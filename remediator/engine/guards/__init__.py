@@ -25,6 +25,7 @@ ALWAYS: dict[str, Check] = {
     "blocked": always.blocked,
     "slot_taken": always.slot_taken,
     "override": always.override,
+    "unanswered": always.unanswered,
     "pinned": always.pinned,
     "owned": always.owned,
     "slot": always.slot,

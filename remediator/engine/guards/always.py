@@ -17,7 +17,8 @@ from remediator.store.overrides import Ruling
 
 def blocked(facts: Facts) -> Denied | None:
     """Refuse what is paused or killed, and everything while blind."""
-    return None if facts.blocked is None else Denied(*facts.blocked)
+    why = facts.blocked
+    return None if why is None else Denied(Reason(why.reason), why.detail, dict(why.evidence))
 
 
 def slot_taken(facts: Facts) -> Denied | None:
@@ -52,6 +53,20 @@ def override(facts: Facts) -> Denied | None:
         Reason.OVERRIDE,
         f"{no.by} said no to run R{no.run_id} for this alert: {no.reason}",
         {"run": no.run_id, "by": no.by},
+    )
+
+
+def unanswered(facts: Facts) -> Denied | None:
+    """Refuse to ask the same about the same again soon, when nobody has answered."""
+    asked = facts.unanswered
+    if asked is None or facts.now - asked.expired_at >= facts.pace.max_hold:
+        return None
+    again = asked.expired_at + facts.pace.max_hold
+    return Denied(
+        Reason.COOLDOWN,
+        f"nobody answered run R{asked.run_id} until {asked.expired_at:%Y-%m-%d %H:%M:%S} UTC; "
+        f"asked again at {again:%Y-%m-%d %H:%M:%S} UTC",
+        {"run": asked.run_id, "until": again.isoformat()},
     )
 
 

@@ -12,14 +12,14 @@ from datetime import datetime
 
 from remediator.engine.breaker import Standing
 from remediator.engine.evidence import Evidence
-from remediator.model.decision import Reason
 from remediator.model.guard import Budget, NotWhile
 from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Playbook
 from remediator.model.run import HeldChange, Run
 from remediator.model.target import Inventory, Target
 from remediator.model.verdict import Verdict
-from remediator.store.guarding import Other, Rejection, Row
+from remediator.store.controls import Blocked
+from remediator.store.guarding import Other, Rejection, Row, Unanswered
 from remediator.store.overrides import Override, Pin
 
 
@@ -33,10 +33,11 @@ class Facts:
         mode: how far the run may go now.
         labels: of the alert.
         evidence: what was asked before; None on the cheap look before anything is asked.
-        blocked: why the scope is held back (reason, detail), if it is.
+        blocked: why the scope is held back, if it is.
         overrides: what people decided for this playbook here.
         pins: pinned knobs of the target.
         rejected: a person's no to this playbook for this episode of the alert.
+        unanswered: its last question about this episode, when nobody answered.
         slot_run: the run that this slot of the schedule had already.
         held: open changes on the target that other playbooks hold.
         acting: the run that holds the target's slot.
@@ -61,10 +62,11 @@ class Facts:
     labels: Mapping[str, str]
     pace: Pace
     evidence: Evidence | None = None
-    blocked: tuple[Reason, str] | None = None
+    blocked: Blocked | None = None
     overrides: tuple[Override, ...] = ()
     pins: Mapping[str, Pin] = field(default_factory=dict)
     rejected: Rejection | None = None
+    unanswered: Unanswered | None = None
     slot_run: int | None = None
     held: tuple[HeldChange, ...] = ()
     acting: Run | None = None

@@ -10,7 +10,6 @@ from remediator.engine.breaker import TRIALS_SEEN, Standing, breaker_of, standin
 from remediator.engine.dispatch import WATCHDOG, Candidate
 from remediator.engine.evidence import Evidence
 from remediator.engine.guards.facts import Facts
-from remediator.model.decision import Reason
 from remediator.model.guard import Budget, BudgetGuard, BudgetScope, NotWhileGuard, StormGuard
 from remediator.model.pace import Pace
 from remediator.model.playbook import Mode
@@ -46,7 +45,6 @@ def snapshot(
     mode = plan.mode if run is None or not plan.mode.acts else Mode.AUTO
     but = guarding.NOBODY if run is None else run.id
     where = {"playbook": plan.name, "target": target.name}
-    blocked = controls.blocked(tx, **where, pool=target.pool, actions=plan.actions)
     acting = runs.acting_run(tx, target.name, mode)
     stood = breaker or stands(tx, candidate)
     reset_at = overrides.breaker_reset_at(tx, plan.name, target.pool or target.name)
@@ -59,10 +57,13 @@ def snapshot(
         labels=candidate.alert.labels,
         pace=pace,
         evidence=evidence,
-        blocked=None if blocked is None else (Reason(blocked.reason), blocked.detail),
+        blocked=controls.blocked(tx, **where, pool=target.pool, actions=plan.actions),
         overrides=tuple(overrides.active(tx, **where, pool=target.pool)),
         pins=overrides.pins(tx, target.name),
         rejected=None if run else guarding.rejection(tx, **where, alert_id=candidate.alert.id),
+        unanswered=guarding.unanswered(tx, **where, alert_id=candidate.alert.id)
+        if mode is Mode.PROPOSE
+        else None,
         slot_run=None
         if candidate.slot is None
         else guarding.slot_run(tx, **where, mode=mode, slot=candidate.slot, but=but),
