@@ -19,13 +19,14 @@ from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, Playbook
 from remediator.model.run import PROPOSAL, ApprovalRow, Decided, Run
 from remediator.model.step import AnyStep, Approve, EscalateStep, kind_of
-from remediator.store import approvals, outbox, queries, runs
+from remediator.store import alerts, approvals, outbox, queries, runs
 from remediator.store.database import Tx
 
 # What may be over in a moment: who was approved waits for it, as long as the question was open.
 WORTH_WAITING = frozenset({Reason.BUSY, Reason.SUPERSEDED, Reason.UNKNOWN, Reason.STALE_EVIDENCE})
 STOP, ESCALATE, CONTINUE = "stop", "escalate", "continue"
 LONGEST_LINE = 200
+LONGEST_LIST = 20
 
 
 def proposal(progress: Progress) -> Move | None:
@@ -114,6 +115,7 @@ def _body(tx: Tx, run: Run, plan: Playbook, row: ApprovalRow) -> str:
     return "\n".join(
         [
             row.message,
+            *_alert(tx, run),
             f"Target: {run.target}",
             "What it would do:",
             *steps,
@@ -131,13 +133,25 @@ def _shown(step: AnyStep) -> str:
     return f"{step.name or kind}: {json.dumps(said)}"[:LONGEST_LINE]
 
 
+def _alert(tx: Tx, run: Run) -> list[str]:
+    """Return the alert that the run is about, as whoever is asked knows it."""
+    alert = alerts.get_alert(tx, run.alert_id) if run.alert_id else None
+    if alert is None:
+        return []
+    labels = [f'{k}="{v}"' for k, v in sorted(alert.labels.items()) if k != "alertname"]
+    notes = [f"{name}: {said}" for name, said in sorted(alert.annotations.items())]
+    since = f"{alert.starts_at or alert.first_seen_at:%Y-%m-%d %H:%M:%S} UTC"
+    told = [f"  {line}"[:LONGEST_LINE] for line in (*labels, *notes)][:LONGEST_LIST]
+    return [f"Alert: {alert.name}, since {since}"[:LONGEST_LINE], *told]
+
+
 def _evidence(tx: Tx, run: Run) -> list[str]:
     found = queries.list_decisions(
         tx, alert_id=None, run_id=run.id, reason=None, before=None, limit=1
     )
     readings = found[0]["evidence"].get("readings", []) if found else []
     lines = [f"  {one.get('said')} = {one.get('query')}"[:LONGEST_LINE] for one in readings]
-    return ["Measured:", *lines] if lines else []
+    return ["Measured:", *lines] if lines else ["Measured: nothing; none of its guards asks"]
 
 
 def not_admitted(tx: Tx, run: Run, answer: ApprovalRow, denied: Denied, pace: Pace) -> bool:

@@ -65,6 +65,10 @@ async def test_a_proposal_asks_once_with_plan_and_evidence_and_holds_no_slot(wor
     assert asked["title"] == "throttle on gpu-1: approve R1?"
     for part in ("Target: gpu-1", "1. throttle", "p95", "remediator approve R1", "reject R1"):
         assert part in asked["body"]
+    assert "\nAlert: Slow, since 2026-" in asked["body"]
+    for label, value in SLOW.labels.items():
+        assert label == "alertname" or f'\n  {label}="{value}"\n' in asked["body"]
+    assert "\nMeasured:\n  0.5 = p95\n" in asked["body"]
     assert world.detector.sent == []
 
 
