@@ -18,13 +18,17 @@ from remediator.store.database import Tx
 
 # A give-back that did not get through is tried again after this, until it does.
 AGAIN_AFTER = timedelta(minutes=10)
+AS_DECLARED = "left to its lease, as declared"
 
 
 def begin_restores(tx: Tx) -> None:
     """Begin to give back what is held for alerts that are over."""
     for change in changes.resolved_changes(tx):
-        if change.mode is Mode.OBSERVE or (change.restore is None and change.reverts_itself):
-            changes.close_change(tx, change.id, "expired", reason="left to its lease, as declared")
+        if change.mode is Mode.OBSERVE:
+            changes.close_change(tx, change.id, "expired", reason="nothing was done")
+        elif change.restore is None and change.reverts_itself:
+            # The target has the value until then: it stays on the list, and can be stopped.
+            changes.set_state(tx, change.id, changes.LAPSING, reason=AS_DECLARED)
         elif change.restore is None:
             changes.give_back_now(tx, change.id, reason="the alert is over")
         elif runs.open_restore(tx, change.id) is None:
@@ -33,7 +37,7 @@ def begin_restores(tx: Tx) -> None:
 
 
 def lapse(tx: Tx) -> None:
-    """Let go of leases that nobody renewed.
+    """Let go of leases that nobody renewed, or was to renew.
 
     Setting the value again would act on evidence from before the lapse. Whether it is needed still
     is a new question, and admission asks it while the alert fires.
@@ -41,6 +45,9 @@ def lapse(tx: Tx) -> None:
     for change in changes.lapsed(tx):
         if not change.reverts_itself:
             _overdue(tx, change, "its lease ended: nobody looked after it")
+            continue
+        if change.state == changes.LAPSING:
+            changes.close_change(tx, change.id, "expired", reason=change.reason)
             continue
         changes.close_change(tx, change.id, "expired", reason="its lease ended and was not renewed")
         body = change.renewal_error or "No controller was there to renew it."
@@ -52,8 +59,8 @@ def expire(tx: Tx, change: HeldChange) -> None:
     # While it fires somebody has to take over; after that it is only news.
     severity = "critical" if changes.alert_fires(tx, change.alert_id) else "warning"
     if change.reverts_itself:
-        changes.close_change(tx, change.id, "expired", reason="held for as long as is allowed")
-        body = "The service ramps back itself."
+        changes.set_state(tx, change.id, changes.LAPSING, reason="held for as long as is allowed")
+        body = "It is not renewed any more; the service ramps back itself when its lease ends."
         _tell(tx, change, severity, "is not held any longer", body)
         return
     if change.state not in {changes.OVERDUE, changes.RETURNING}:
@@ -91,7 +98,7 @@ def not_given_back(tx: Tx, run: Run, reason: str) -> None:
         changes.set_state(tx, change.id, changes.HELD, reason=reason)
         return
     if change.reverts_itself:
-        changes.close_change(tx, change.id, "expired", reason=f"left to its lease: {reason}")
+        changes.set_state(tx, change.id, changes.LAPSING, reason=f"left to its lease: {reason}")
         _tell(
             tx, change, "warning", "could not be given back", f"It is left to its lease: {reason}"
         )

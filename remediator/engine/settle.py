@@ -19,7 +19,7 @@ from remediator.engine.moves import Done, Failed, Progress
 from remediator.model.decision import Admitted
 from remediator.model.effect import Message
 from remediator.model.pace import Pace
-from remediator.model.playbook import Mode, Pinned, Playbook
+from remediator.model.playbook import Mode, OnFailure, Pinned, Playbook
 from remediator.model.run import History, Phase, Run, RunKind, RunState, StepStatus
 from remediator.model.step import EscalateStep
 from remediator.model.verdict import Verdict
@@ -82,12 +82,15 @@ async def find_successor(
 
 def takes_all_back(progress: Progress) -> bool:
     """Say whether a rollback takes settings back as well, which are leases that could live on."""
-    run = progress.run
+    return _takes_all_back(progress.run, progress.plan.on_failure)
+
+
+def _takes_all_back(run: Run, on_failure: OnFailure) -> bool:
     if (run.stop_reason or "").startswith(TAKE_ALL_BACK) or run.verdict is Verdict.WORSE:
         return True
     if run.reason.startswith(INEFFECTIVE):
         return True
-    return run.stop_reason is None and progress.plan.on_failure.undo
+    return run.stop_reason is None and on_failure.undo
 
 
 def half_done(history: History) -> bool:
@@ -174,11 +177,21 @@ def end_rollback(
     runs.close(tx, run, state=state, verdict=run.verdict or Verdict.UNKNOWN, reason=reason)
     if failures:
         _tell(tx, run, "critical", "rollback failed", reason)
+        _give_back_instead(tx, run)
     if run.stop_reason is None:
         _tell_as_declared(tx, run, reason)
         hand_over(tx, run, reason, successor, pace)
     else:
         _after_stop(tx, run, pace)
+
+
+def _give_back_instead(tx: Tx, run: Run) -> None:
+    """What was to go back and did not is not looked after for hours: runs of its own try on."""
+    if not _takes_all_back(run, Playbook.model_validate(run.plan).on_failure):
+        return
+    for change in changes.open_changes(tx):
+        if change.run_id == run.id:
+            changes.give_back_now(tx, change.id, reason=f"the rollback of run R{run.id} failed")
 
 
 def strand(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
@@ -194,9 +207,20 @@ def stop(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
     runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=reason)
     change = changes.get_change(tx, run.change_id) if run.change_id else None
     if change is not None and change.closed_at is None:
-        kept = reason.startswith(CANCELLED)
-        changes.set_state(tx, change.id, changes.KEPT if kept else changes.HELD, reason=reason)
+        _keep(tx, change, reason)
     _after_stop(tx, run, pace)
+
+
+def _keep(tx: Tx, change: HeldChange, reason: str) -> None:
+    """Say what becomes of a change whose restore was asked to stop."""
+    returns = change.state in {changes.OVERDUE, changes.RETURNING}
+    if reason.startswith(CANCELLED) and (returns or change.state == changes.RESTORING):
+        changes.set_state(tx, change.id, changes.KEPT, reason=reason)
+    elif returns:
+        # It has to go back all the same; whoever asked for the room comes first.
+        changes.open_restore(tx, change)
+    elif change.state == changes.RESTORING:
+        changes.set_state(tx, change.id, changes.HELD, reason=reason)
 
 
 def _after_stop(tx: Tx, run: Run, pace: Pace) -> None:

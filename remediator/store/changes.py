@@ -30,6 +30,8 @@ KEPT = "kept"  # a person stopped the restore: held, and not given back until ma
 # whether the alert still fires or not.
 OVERDUE = "overdue"
 RETURNING = "returning"  # somebody stopped it: given back at once, whatever is measured
+# Not renewed any more: the target takes it back itself when the lease ends, and has it until then.
+LAPSING = "lapsing"
 RESTORED = "restored"
 # A restore step that had to be undone within this time was too early (rule R4).
 UNDONE_WITHIN = timedelta(minutes=5)
@@ -237,7 +239,7 @@ def open_restore(tx: Tx, change: HeldChange, *, after: timedelta = timedelta()) 
 
 
 def set_state(tx: Tx, change_id: int, state: str, *, reason: str = "") -> None:
-    """Move an open change between held, kept, restoring, overdue and returning."""
+    """Move an open change between held, kept, restoring, overdue, returning, lapsing."""
     tx.conn.execute(
         update(changes)
         .where(changes.c.id == change_id, changes.c.closed_at.is_(None))
@@ -269,7 +271,7 @@ def take_renewals(tx: Tx, *, limit: int) -> list[HeldChange]:
     rows = tx.conn.execute(
         select(*_COLUMNS)
         .where(changes.c.closed_at.is_(None), changes.c.renew_at <= tx.now, ~acting)
-        .where(changes.c.state != RETURNING)
+        .where(changes.c.state.not_in([RETURNING, LAPSING]))
         .order_by(changes.c.renew_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -311,11 +313,11 @@ def lapsed(tx: Tx) -> list[HeldChange]:
 
 
 def held_past(tx: Tx, *, max_hold: timedelta) -> list[HeldChange]:
-    """Return the open changes that have been held for too long."""
+    """Return the open changes that have been held for too long, but for those that go by now."""
     rows = tx.conn.execute(
-        select(*_COLUMNS).where(
-            changes.c.closed_at.is_(None), changes.c.created_at < tx.now - max_hold
-        )
+        select(*_COLUMNS)
+        .where(changes.c.closed_at.is_(None), changes.c.created_at < tx.now - max_hold)
+        .where(~changes.c.reverts_itself | changes.c.state.not_in([RETURNING, LAPSING]))
     )
     return [change_of(row) for row in rows]
 

@@ -282,11 +282,12 @@ def ask_to_stop(tx: Tx, run_id: int, *, reason: str, insists: bool = False) -> b
         run_id: the run.
         reason: who asks, and why.
         insists: replace what was asked before. A person's cancel takes everything back, where a
-            pause or a pre-emption that came first would leave what is held.
+            pause or a pre-emption that came first would leave what is held; and whoever takes
+            everything back by itself is not kept from it by less.
     """
     asked = update(runs).where(runs.c.id == run_id, runs.c.state.in_(_OPEN))
     if not insists:
-        asked = asked.where(runs.c.stop_reason.is_(None))
+        asked = asked.where(runs.c.stop_reason.is_(None), runs.c.phase == Phase.FORWARD)
     return tx.conn.execute(asked.values(stop_reason=reason, due_at=tx.now)).rowcount == 1
 
 

@@ -1,0 +1,143 @@
+"""What a story leaves behind: values that are still held, calls nobody can say of, other hands."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from remediator.engine.stopping import kill, stop_scope
+from remediator.model.run import Phase, RunState
+from tests.builders import a_playbook, a_restart, a_retune, a_throttle, an_alert
+from tests.fakes import Outcome
+from tests.world import World
+
+SLOW, DOWN = an_alert("Slow"), an_alert("Down")
+COOL = [{"cooldown": "1h"}]
+PROOF = {"query": "p95", "below": 0.25, "within": "2m", "for": "30s", "window": "0s"}
+
+
+def a_shift(weight: int = 50, **changed: Any) -> dict[str, Any]:
+    step = {"shift_load": {"weight": weight}, "verify": PROOF}
+    parts = {"name": "shift", "guards": COOL, "steps": [step], "on_resolve": "restore"}
+    return a_playbook(**{**parts, **changed})
+
+
+# -- a value that is left to its lease -------------------------------------------------------------
+
+
+async def lapsing(world: World) -> None:
+    """Hold a value with no way back declared, and let the alert end."""
+    world.serve(a_retune({"batch_size": 4}, guards=COOL, on_resolve=None))
+    world.metrics.answers["p95"] = 0.2
+    await world.fire(SLOW)
+    await world.ended()
+    await world.resolve(SLOW)
+    await world.settle(1)
+    assert world.detector.value("batch_size") == 4
+
+
+async def test_what_is_left_to_its_lease_is_listed_for_as_long_as_the_target_has_it(
+    world: World,
+) -> None:
+    await lapsing(world)
+    (change,) = world.changes(still_held=True)
+    assert (change["state"], change["reason"]) == ("lapsing", "left to its lease, as declared")
+    told, sent = len(world.messages()), len(world.detector.sent)
+    await world.settle(3600)
+    assert world.detector.value("batch_size") == 8
+    assert world.change()["state"] == "expired"
+    assert (len(world.messages()), len(world.detector.sent)) == (told, sent)
+
+
+async def test_what_is_left_to_its_lease_goes_back_at_once_when_it_is_stopped(world: World) -> None:
+    await lapsing(world)
+    stopped = world.db.transact(kill, by="ann", reason="now")
+    assert stopped.changes == (world.change()["id"],)
+    await world.settle(5)
+    assert world.detector.value("batch_size") == 8
+    assert world.change()["state"] == "restored"
+
+
+async def test_what_is_left_to_its_lease_keeps_nobody_from_the_knob(world: World) -> None:
+    await lapsing(world)
+    world.serve(a_retune({"batch_size": 2}, name="again", guards=COOL))
+    await world.fire(SLOW)
+    await world.settle(5)
+    change = world.change()
+    assert (change["base"], change["value"], change["state"]) == (8, 2, "held")
+
+
+# -- a way back that does not get through ----------------------------------------------------------
+
+
+async def test_what_a_failed_rollback_leaves_is_not_held_any_longer(world: World) -> None:
+    world.serve(a_throttle(guards=COOL))
+    world.metrics.answers["p95"] = 0.5
+    await world.fire(SLOW)
+    await world.settle(20)
+    world.detector.reachable = False
+    world.db.transact(kill, by="ann", reason="now")
+    await world.until(lambda: not world.run().state.is_open)
+    assert world.run().state is RunState.ROLLBACK_FAILED
+    world.detector.reachable = True
+    await world.settle(1800)
+    assert world.detector.value() == 10
+    assert world.changes(still_held=True) == []
+
+
+async def test_a_weight_that_a_rollback_did_not_get_back_is_tried_until_it_is(world: World) -> None:
+    world.serve(a_shift())
+    world.metrics.answers["p95"] = 0.5
+    await world.fire(SLOW)
+    await world.settle(5)
+    world.balancer.script("set", *[Outcome.PERMANENT] * 3)
+    await world.cancel(world.run())
+    await world.settle(1800)
+    assert world.run().state is RunState.ROLLBACK_FAILED
+    assert world.balancer.values["weight"] == 100
+    assert world.changes(still_held=True) == []
+
+
+async def test_nobody_of_higher_priority_cuts_a_rollback_short(world: World) -> None:
+    undo = {"undo": True, "notify": "tell ann"}
+    world.serve(a_shift(priority=10, on_failure=undo), a_restart())
+    world.metrics.answers |= {"p95": 0.5, "up": 0, "alive": 1}
+    await world.fire(SLOW)
+    await world.settle(5)
+    world.balancer.script("set", Outcome.TEMPORARY, Outcome.TEMPORARY)
+    await world.until(lambda: world.run().phase is Phase.ROLLBACK)
+    await world.fire(DOWN)
+    await world.until(lambda: not world.runs()[0].state.is_open)
+    assert (world.runs()[0].state, world.runs()[0].stop_reason) == (RunState.ROLLED_BACK, None)
+    assert world.balancer.values["weight"] == 100
+    await world.settle(60)
+    assert world.runs(playbook="restart") != []
+
+
+async def test_what_was_stopped_goes_back_also_when_somebody_needs_the_room_first(
+    world: World,
+) -> None:
+    world.serve(a_shift(priority=10), a_restart())
+    world.metrics.answers |= {"up": 0, "alive": 1}
+    world.metrics.answers["p95"] = lambda _n: 0.2 if world.balancer.values["weight"] < 100 else 0.5
+    await world.fire(SLOW)
+    await world.ended()
+    world.balancer.script("set", Outcome.HANG)
+    world.db.transact(stop_scope, scope="playbook", name="shift", by="ann", reason="I said so")
+    (one,) = world.controllers
+    await one.tick(wait=False)
+    await a_while()
+    await world.fire(DOWN)
+    await one.tick(wait=False)
+    await a_while()
+    world.clock.advance(11)
+    world.balancer.released.set()
+    await one.reconciler.idle()
+    await world.settle(3000)
+    assert world.balancer.values["weight"] == 100
+
+
+async def a_while() -> None:
+    """Let whatever can go on without time passing go on."""
+    for _ in range(200):
+        await asyncio.sleep(0)
