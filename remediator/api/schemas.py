@@ -194,6 +194,9 @@ class TargetOut(Out):
     job: str
     pool: str
     actuators: dict[str, str]
+    caps: dict[str, Mode] = Field(
+        description="The boldest mode that the configuration allows here, by the setting."
+    )
     acting: RunOut | None
     changes: list[ChangeOut]
     live: dict[str, Any] | None = Field(description="What the target says of itself just now.")

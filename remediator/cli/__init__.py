@@ -7,21 +7,27 @@ theirs.
 
 from __future__ import annotations
 
+from inspect import cleandoc
+
 import typer
 
 from remediator.cli import approvals, control, local, overrides, rehearse, stories
 from remediator.cli.terminal import CANNOT, NO, err, plain
 from remediator.errors import ConfigurationError, RemediatorError
 
+NAMES = {"rehearse": "test"}
+
 app = typer.Typer(
     help="Alert-driven auto-remediation: re-checks, acts, proves the effect, puts it back.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
 )
 for command in (
     local.serve,
     local.check,
+    rehearse.rehearse,
     local.schema,
     stories.runs,
     stories.explain,
@@ -43,8 +49,9 @@ for command in (
     overrides.reset_breaker,
     local.demo,
 ):
-    app.command()(command)
-app.command("test")(rehearse.rehearse)
+    # Its first sentence, whole: what is not given here is cut off at 45 characters.
+    first = cleandoc(command.__doc__ or "").split("\n\n")[0]
+    app.command(NAMES.get(command.__name__), short_help=" ".join(first.split()))(command)
 
 
 def main() -> None:

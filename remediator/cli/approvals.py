@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,10 +31,20 @@ def approvals(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
         return
     for one in found:
         until = clock_time(one["expires_at"])
-        told = f"R{one['run_id']}  {one['playbook']} on {one['target']}, until {until}: "
-        out.print(plain(told + one["message"]))
+        head = f"R{one['run_id']}  {one['playbook']} on {one['target']}, until {until}"
+        out.print(plain(head, "bold"))
+        for line in _asked(url, one):
+            out.print(plain(f"    {line}"))
     if not found:
         out.print("nothing waits for a person")
+
+
+def _asked(url: str, one: dict[str, Any]) -> list[str]:
+    """Return the lines that the person was sent; the bare question where nobody was."""
+    messages = ask(url, f"/api/v1/runs/{one['run_id']}")["messages"]
+    key = f"run/{one['run_id']}/ask/{one['pc']}"
+    body = next((str(m["body"]) for m in messages if m["key"] == key), str(one["message"]))
+    return body.splitlines()
 
 
 def approve(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +24,8 @@ from remediator.cli.terminal import (
     scope_of,
     seconds,
 )
+from remediator.store.controls import Kind
+from remediator.store.overrides import Ruling
 
 RunOrScope = Annotated[
     str, typer.Argument(help="A run such as R12, or all, playbook:NAME, target:NAME, pool:NAME.")
@@ -114,6 +115,23 @@ def _tell_stopped(stopped: dict[str, Any]) -> None:
 
 def _line(one: dict[str, Any]) -> str:
     place = one["scope"] if one["scope"] == "all" else f"{one['scope']}:{one['name']}"
-    said = f" {json.dumps(one['value'])}" if one["value"] else ""
-    until = f"until {clock_time(one['until'])}" if one["until"] else "until it is lifted"
-    return f"{one['id']}  {one['kind']}  {place}{said}  by {one['by']}, {until}: {one['reason']}"
+    kind = str(one["kind"]).replace("_", " ")
+    said = _said(one["kind"], one["value"] or {})
+    until = f", until {clock_time(one['until'])}" if one["until"] else ", until it is lifted"
+    if one["kind"] == Kind.BREAKER_RESET:
+        # It happened, and is not in force.
+        until = f" at {clock_time(one['created_at'])}"
+    return f"{one['id']}  {kind}  {place}{said}  by {one['by']}{until}: {one['reason']}"
+
+
+def _said(kind: str, value: dict[str, Any]) -> str:
+    """Return what a control decides, beside its scope."""
+    if value.get("decision") == Ruling.WAIVE:
+        return f"  waives {', '.join(value['guards'])}"
+    said = {
+        Kind.OVERRIDE: "hands off",
+        Kind.MODE: f"{value.get('mode')} at most",
+        Kind.PIN: str(value.get("knob")),
+        Kind.BREAKER_RESET: f"for {value.get('class')}",
+    }.get(Kind(kind))
+    return f"  {said}" if said else ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from remediator.cli.client import ask
+from remediator.cli.client import ask, ask_list
 from remediator.cli.terminal import (
     DEFAULT_URL,
     NO,
@@ -20,6 +21,7 @@ from remediator.cli.terminal import (
     scope_of,
     seconds,
 )
+from remediator.model.playbook import Mode
 
 Where = Annotated[str, typer.Argument(help="playbook:NAME, target:NAME or pool:NAME.")]
 Anywhere = Annotated[str, typer.Argument(help="all, playbook:NAME, target:NAME or pool:NAME.")]
@@ -121,6 +123,23 @@ def mode(
     }
     ask(url, "/api/v1/modes", body=body, method="PUT")
     out.print(plain(f"{where}: {mode} at most"))
+    for line in _more_careful(url, where, Mode(mode)):
+        out.print(plain(line))
+
+
+def _more_careful(url: str, where: str, wanted: Mode) -> Iterator[str]:
+    """Yield what allows less than the wanted mode all the same: the configuration, the files."""
+    scope, _, name = where.partition(":")
+    for target in ask_list(url, "/api/v1/targets", {}):
+        if scope in {"target", "pool"} and target["name" if scope == "target" else "pool"] != name:
+            continue
+        for setting, cap in target["caps"].items():
+            if wanted.at_most(Mode(cap)) is not wanted:
+                yield f"    {target['name']}: {cap}, because of {setting} in the configuration"
+    for one in ask(url, "/api/v1/playbooks")["playbooks"]:
+        mine = scope != "playbook" or one["name"] == name
+        if mine and wanted.at_most(Mode(one["mode"])) is not wanted:
+            yield f"    {one['name']}: {one['mode']}, because its file says so"
 
 
 def reset_breaker(

@@ -1,11 +1,14 @@
-"""Commands that tell what happened and why: `runs`, `explain`."""
+"""Commands that tell what happened and why: `runs`, `trust`, `explain`.
+
+The surprise: a run that only observed did nothing, so nothing here reads as if it had.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from remediator.cli.client import ask, ask_list
 from remediator.cli.terminal import (
@@ -15,12 +18,24 @@ from remediator.cli.terminal import (
     AsJson,
     Url,
     clock_time,
+    counted,
     fail,
     out,
     plain,
     print_json,
+    print_rows,
     shortened,
 )
+from remediator.model.playbook import Mode
+from remediator.model.run import StepStatus
+from remediator.model.verdict import Verdict
+
+# How the reason of an observed run begins whose trouble ended without anybody acting.
+NATURAL = "natural recovery"
+BY_ITSELF = {
+    Verdict.UNCHANGED: "no recovery by itself",
+    Verdict.WORSE: "worse by itself",
+}
 
 
 def runs(
@@ -37,24 +52,58 @@ def runs(
         print_json(found)
         return
     if not found:
-        out.print("no runs yet")
+        check_names(url, target=target, playbook=playbook)
+        asked = f" of {playbook}" if playbook else ""
+        asked += f" on {target}" if target else ""
+        out.print(plain(f"no runs yet{asked}"))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("run", "opened", "kind", "playbook", "target", "state", "verdict", "reason"):
-        table.add_column(column, no_wrap=column != "reason")
-    for run in found:
-        verdict = run["verdict"] or ""
-        table.add_row(
-            f"R{run['id']}",
-            clock_time(run["opened_at"]),
-            plain(run["kind"]),
-            plain(run["playbook"]),
-            plain(run["target"]),
-            plain(run["state"]),
-            plain(verdict, VERDICTS.get(verdict, "")),
-            plain(run["reason"]),
-        )
-    out.print(table)
+    columns = ("opened_at", "kind", "mode", "playbook", "target")
+    print_rows(
+        ("run", "opened", "kind", "mode", "playbook", "target"),
+        (
+            (
+                [plain(f"R{run['id']}"), plain(clock_time(run["opened_at"]))]
+                + [plain(run[name]) for name in columns[1:]],
+                outcome(run),
+            )
+            for run in found
+        ),
+    )
+
+
+def check_names(url: str, *, target: str | None, playbook: str | None) -> None:
+    """End with one line when nobody knows the target or the playbook that was asked about."""
+    if target:
+        names = {one["name"] for one in ask_list(url, "/api/v1/targets", {})}
+        _check_name("target", target, names)
+    if playbook:
+        served = ask(url, "/api/v1/playbooks")["playbooks"]
+        _check_name("playbook", playbook, {one["name"] for one in served})
+
+
+def _check_name(kind: str, name: str, known: set[str]) -> None:
+    if name not in known:
+        told = ", ".join(sorted(known)) or "none"
+        fail(f"no run is on record, and there is no {kind} {name!r}; known: {told}", code=NO)
+
+
+def outcome(run: dict[str, Any]) -> Text:
+    """Return how a run stands or ended, what it did, and why."""
+    told = plain(run["state"])
+    verdict = run["verdict"]
+    if verdict:
+        told.append(", ").append_text(shown_verdict(run))
+    reason = str(run["reason"]).removeprefix(f"{NATURAL}: ")
+    return told.append(": ").append_text(plain(reason)) if reason else told
+
+
+def shown_verdict(run: dict[str, Any]) -> Text:
+    """Return what a run did; one that only observed did nothing, whatever happened meanwhile."""
+    verdict = run["verdict"]
+    if run["mode"] == Mode.OBSERVE and verdict:
+        mended = str(run["reason"]).startswith(NATURAL)
+        return plain(NATURAL if mended else BY_ITSELF.get(verdict, verdict))
+    return plain(verdict or "none yet", VERDICTS.get(verdict or "", ""))
 
 
 def trust(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
@@ -63,21 +112,23 @@ def trust(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("playbook", "mode", "improved", "95% interval", "advice", "why"):
-        table.add_column(column, no_wrap=column != "why")
-    for one in found:
-        improved = one["improved"]
-        moves = one["advice"] != one["mode"]
-        table.add_row(
-            plain(one["playbook"]),
-            one["mode"],
-            f"{improved['count']} of {improved['of']}",
-            f"{improved['low']:.0%} to {improved['high']:.0%}" if improved["of"] else "-",
-            plain(f"-> {one['advice']}" if moves else "stay", "yellow" if moves else ""),
-            plain(one["reason"]),
-        )
-    out.print(table)
+    if not found:
+        out.print("no playbook is served")
+        return
+    head = ("playbook", "mode", "improved", "95% interval", "advice")
+    print_rows(head, ((_trust_cells(one), plain(one["reason"])) for one in found))
+
+
+def _trust_cells(one: dict[str, Any]) -> list[Text]:
+    improved = one["improved"]
+    moves = one["advice"] != one["mode"]
+    return [
+        plain(one["playbook"]),
+        plain(one["mode"]),
+        plain(f"{improved['count']} of {improved['of']}" if improved["of"] else "no run yet"),
+        plain(f"{improved['low']:.0%} to {improved['high']:.0%}" if improved["of"] else "-"),
+        plain(f"-> {one['advice']}" if moves else "stay", "yellow" if moves else ""),
+    ]
 
 
 def explain(
@@ -118,7 +169,7 @@ def tell_alert(alert: dict[str, Any]) -> None:
     rest = " ".join(f'{k}="{shortened(v)}"' for k, v in sorted(labels.items()) if k != "alertname")
     out.print(plain(f"    {rest}"))
     seen = f"first seen {clock_time(alert['first_seen_at'])} by {alert['source']}"
-    out.print(plain(f"    {seen}, received {alert['seen']} times"))
+    out.print(plain(f"    {seen}, received {counted(alert['seen'], 'time')}"))
     for decision in reversed(alert["decisions"]):
         tell_decision(decision)
 
@@ -143,15 +194,16 @@ def tell_decision(decision: dict[str, Any]) -> None:
 
 def tell_run(run: dict[str, Any]) -> None:
     """Print a run: why, every attempt and its outcome, the measurements, the end."""
-    verdict = run["verdict"] or "none yet"
+    observed = run["mode"] == Mode.OBSERVE
     head = f"R{run['id']}  {run['kind']} {run['playbook']} on {run['target']}  {run['state']}"
-    out.print(plain(head, style="bold"), plain(verdict, VERDICTS.get(verdict, "")))
+    out.print(plain(head, style="bold"), shown_verdict(run))
     parent = f", after R{run['parent_id']}" if run["parent_id"] else ""
-    mode = f"mode {run['mode']}, playbook {run['playbook_sha'][:12]}{parent}"
+    hands = " (nothing is sent)" if observed else ""
+    mode = f"mode {run['mode']}{hands}, playbook {run['playbook_sha'][:12]}{parent}"
     out.print(plain(f"    opened {clock_time(run['opened_at'])}, {mode}"))
     for decision in run["decisions"]:
         tell_decision(decision)
-    told = [(s["started_at"], step_line(s)) for s in run["steps"]]
+    told = [(s["started_at"], step_line(s, observed=observed)) for s in run["steps"]]
     told += [(m["at"], measurement_line(m)) for m in run["measurements"]]
     told += [(look["at"], diagnosis_line(look)) for look in run["diagnoses"]]
     told += [(asked["asked_at"], question_line(asked)) for asked in run["approvals"]]
@@ -173,14 +225,16 @@ def tell_run(run: dict[str, Any]) -> None:
         out.print(plain(f"    {sent}: [{message['severity']}] {message['title']}"))
 
 
-def step_line(step: dict[str, Any]) -> str:
-    """Return one attempt as a line."""
+def step_line(step: dict[str, Any], *, observed: bool = False) -> str:
+    """Return one attempt as a line; where only observed, as what would have been sent."""
     back = "<- " if step["phase"] == "rollback" else ""
     tries = f" (attempt {step['attempt']})" if step["attempt"] > 1 else ""
     error = f": {step['error']}" if step["error"] else ""
+    would = "would " if observed else ""
+    status = "not sent" if observed and step["status"] == StepStatus.OK else step["status"]
     return (
-        f"    {clock_time(step['started_at'])}  {back}{step['call']}{tries}: {step['why']} "
-        f"=> {step['status']}{error}"
+        f"    {clock_time(step['started_at'])}  {back}{would}{step['call']}{tries}: {step['why']} "
+        f"=> {status}{error}"
     )
 
 

@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from remediator.model.duration import parse_duration
@@ -34,6 +36,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=
 OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 LONGEST_LABEL = 200
 LONGEST_LINE = 4000
+INDENT = 4
 
 
 def plain(text: str, style: str = "") -> Text:
@@ -71,7 +74,12 @@ class Format(StrEnum):
 AsFormat = Annotated[Format, typer.Option("--format", help="What is printed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Reason = Annotated[str, typer.Option(help="Why; it goes on record.")]
-By = Annotated[str, typer.Option(help="Who; it goes on record.", default_factory=whoever_runs_this)]
+By = Annotated[
+    str,
+    typer.Option(
+        help="Who; it goes on record.", default_factory=whoever_runs_this, show_default="you"
+    ),
+]
 Scope = Annotated[
     str, typer.Option(help="all, or playbook:NAME, target:NAME, pool:NAME, action:KIND.")
 ]
@@ -110,6 +118,30 @@ def clock_time(text: str | None) -> str:
         return text
     today = datetime.now(tz=moment.tzinfo).date()
     return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its word: 1 run, 2 runs."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def print_rows(head: Sequence[str], rows: Iterable[tuple[Sequence[Text], Text]]) -> None:
+    """Print aligned columns; below each row its sentence, which may be long, has all the width."""
+    found = list(rows)
+    lines = [[Text(one) for one in head], *(cells for cells, _ in found)]
+    widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+    out.print(_aligned(lines[0], widths), style="bold")
+    for cells, sentence in found:
+        out.print(_aligned(cells, widths))
+        out.print(Padding(sentence, (0, 0, 0, INDENT), expand=False), soft_wrap=False)
+
+
+def _aligned(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+    line = Text()
+    for cell, width in zip(cells, widths, strict=True):
+        line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+    line.rstrip()
+    return line
 
 
 def print_json(document: Any) -> None:

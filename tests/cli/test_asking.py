@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remediator.cli import terminal
+from remediator.model.playbook import Mode
+from remediator.model.run import RunState, StepStatus
+from remediator.model.verdict import Verdict
+from remediator.store import runs, steps
 from remediator.store.database import Tx
 from tests.api import rows
 from tests.api.edge import WEBHOOK, a_payload, an_alert
@@ -37,6 +43,23 @@ def a_run_for_tomorrow(tx: Tx) -> int:
     return rows.opened(tx, due_at=tx.now + timedelta(days=1))
 
 
+def an_end(tx: Tx, reason: str, **changed: Any) -> int:
+    """Write one run that is over."""
+    run_id = rows.opened(tx, **changed)
+    run = rows.claimed(tx)
+    if run.mode is Mode.OBSERVE:
+        intent = rows.begun(tx, run)
+        assert isinstance(intent, steps.Begun)
+        steps.finish(tx, run, intent.step_id, status=StepStatus.OK, result={"observed": True})
+    runs.close(tx, run, state=RunState.SUCCEEDED, verdict=Verdict.UNCHANGED, reason=reason.strip())
+    return run_id
+
+
+def an_observed_recovery(tx: Tx) -> int:
+    """Write a run that only observed, and whose trouble ended by itself."""
+    return an_end(tx, "natural recovery: p95 is 0.2 s", mode=Mode.OBSERVE)
+
+
 def harmless(text: str) -> bool:
     return not terminal.OBEYED.search(text.replace("\n", ""))
 
@@ -44,9 +67,56 @@ def harmless(text: str) -> bool:
 def test_runs_are_listed_with_their_verdict(typed: Type, told: Listening) -> None:
     said = typed("runs", "--url", told.url)
     assert said.code == 0
-    (line,) = [line for line in said.out.splitlines() if line.startswith("R1 ")]
-    for word in ("remedy", "throttle-slow-detector", "detector-1", "succeeded", "improved"):
-        assert word in line
+    lines = said.out.splitlines()
+    (at,) = [place for place, line in enumerate(lines) if line.startswith("R1 ")]
+    assert lines[at].split()[2:] == ["remedy", "auto", "throttle-slow-detector", "detector-1"]
+    assert lines[at + 1] == "    succeeded, improved: p95 is 0.2 s"
+
+
+def test_a_narrow_terminal_shows_whole_words(
+    typed: Type, told: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told.write(partial(an_end, reason="a long reason " * 20))
+    for command in ("runs", "trust"):
+        lines = typed(command, "--url", told.url).out.splitlines()
+        assert max(len(line) for line in lines) <= 80
+        assert "throttle-slow-detector" in " ".join(lines)
+    lines = typed("runs", "--url", told.url).out.splitlines()
+    assert min(len(line) for line in lines if line.endswith("reason")) > 60
+
+
+def test_a_run_that_only_observed_never_reads_as_if_it_had_acted(
+    typed: Type, listening: Listening
+) -> None:
+    run_id = listening.write(an_observed_recovery)
+    listed = typed("runs", "--url", listening.url).out
+    assert " observe " in listed
+    assert "    succeeded, natural recovery: p95 is 0.2 s" in listed
+    told = typed("explain", f"R{run_id}", "--url", listening.url).out
+    assert "would set: p95 is 0.41 s => not sent" in told
+    assert "mode observe (nothing is sent)" in told
+    assert "succeeded natural recovery" in told
+    for word in ("unchanged", "=> ok"):
+        assert word not in listed + told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--target", "typo"), "there is no target 'typo'; known: none"),
+        (("--playbook", "typo"), "there is no playbook 'typo'; known: throttle-slow-detector"),
+    ],
+    ids=["target", "playbook"],
+)
+def test_runs_of_what_nobody_knows_are_not_just_none_yet(
+    typed: Type, listening: Listening, words: tuple[str, ...], said: str
+) -> None:
+    answer = typed("runs", *words, "--url", listening.url)
+    assert (answer.code, answer.out) == (1, "")
+    assert said in answer.err
+    known = typed("runs", "--playbook", "throttle-slow-detector", "--url", listening.url)
+    assert (known.code, known.out) == (0, "no runs yet of throttle-slow-detector\n")
 
 
 def test_a_controller_without_runs_says_so(typed: Type, listening: Listening) -> None:
@@ -252,7 +322,7 @@ def test_trust_says_what_a_playbooks_runs_came_to_and_which_mode_that_supports(
 ) -> None:
     said = typed("trust", "--url", listening.url)
     (line,) = [line for line in said.out.splitlines() if line.startswith("throttle")]
-    assert "0 of 0" in line
+    assert "no run yet" in line
     assert "stay" in line
     (told,) = json.loads(typed("trust", "--json", "--url", listening.url).out)
     assert (told["improved"]["low"], told["improved"]["high"]) == (0, 1)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from remediator.model.effect import Message
 from remediator.model.playbook import Mode
 from remediator.model.run import PROPOSAL, Run
-from remediator.store import approvals, runs
+from remediator.store import approvals, outbox, runs
 from remediator.store.database import Tx
 from tests.api import rows
 from tests.cli.conftest import Listening, Type, a_controller
@@ -32,6 +33,9 @@ def asking(tx: Tx) -> int:
     assert isinstance(run, Run)
     claimed = next(r for r in runs.claim_due(tx, owner="a", lease=rows.LEASE, limit=9))
     approvals.ask(tx, claimed, pc=PROPOSAL, message="May it?", within=timedelta(minutes=30))
+    body = "May it?\nThe instance is slow."
+    told = Message(key=f"run/{run_id}/ask/{PROPOSAL}", severity="warning", title="?", body=body)
+    outbox.queue(tx, told, run_id=run_id)
     runs.park(tx, claimed, due_at=tx.now + timedelta(days=1), reason="waits")
     return run_id
 
@@ -42,7 +46,7 @@ def test_a_question_is_listed_and_answered_once(typed: Type, there: Listening) -
     run_id = there.write(asking)
     listed = typed("approvals", *where).out
     assert listed.startswith(f"R{run_id}  throttle-slow-detector on detector-1, until ")
-    assert listed.endswith(": May it?\n")
+    assert listed.endswith("\n    May it?\n    The instance is slow.\n")
     said = typed("reject", f"R{run_id}", *WHO, *where)
     assert (said.code, said.out) == (0, f"run R{run_id} is rejected\n")
     again = typed("approve", f"r{run_id}", "--by", "bob", *where)
@@ -88,7 +92,7 @@ def test_a_stop_of_a_run_and_of_a_scope(typed: Type, there: Listening) -> None:
     [
         (
             ("override", "playbook:throttle-slow-detector", "--for", "1h"),
-            'override  playbook:throttle-slow-detector {"decision": "hands_off", "guards": []}',
+            "override  playbook:throttle-slow-detector  hands off  by ann",
             None,
         ),
         (
@@ -102,10 +106,10 @@ def test_a_stop_of_a_run_and_of_a_scope(typed: Type, there: Listening) -> None:
                 "--waive",
                 "storm",
             ),
-            '"waive", "guards": ["cooldown", "storm"]}',
+            "override  playbook:throttle-slow-detector  waives cooldown, storm  by ann",
             None,
         ),
-        (("mode", "all", "observe"), 'mode  all {"mode": "observe"}', ("mode", "all", "own")),
+        (("mode", "all", "observe"), "mode  all  observe at most  by ann", ("mode", "all", "own")),
         (
             ("pause", "--scope", "action:restart", "--for", "5m"),
             "pause  action:restart  by ann",
@@ -152,3 +156,27 @@ def test_what_names_nothing_is_refused_with_one_line(
 def test_a_knob_that_is_not_pinned_cannot_be_unpinned(typed: Type, there: Listening) -> None:
     said = typed("unpin", "detector-1", "max_concurrency", "--url", there.url)
     assert (said.code, said.out) == (1, "max_concurrency of detector-1 was not pinned\n")
+
+
+def test_a_mode_that_others_keep_lower_is_answered_with_what_holds(
+    typed: Type, there: Listening
+) -> None:
+    where = ("--url", there.url)
+    said = typed("mode", "all", "auto", *WHO, *where)
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "all: auto at most",
+        "    throttle-slow-detector: observe, because its file says so",
+    ]
+    assert typed("mode", "all", "observe", *WHO, *where).out == "all: observe at most\n"
+    assert typed("mode", "all", "own", *where).code == 0
+
+
+def test_help_is_never_cut_and_names_who_asks(typed: Type) -> None:
+    listed = typed("--help").out
+    assert "..." not in listed.partition("Commands:")[2]
+    names = [
+        line.split()[0] for line in listed.splitlines() if line[:3].strip() and line[:2] == "  "
+    ]
+    assert names.index("test") == names.index("check") + 1
+    assert "[default: (you)]" in typed("pause", "--help").out
