@@ -1,8 +1,9 @@
 """A text with its vars put in, and the question whether a label could break out of its quotes.
 
 Called by `text_checks`. `model.template` escapes a label's value for PromQL's double quotes, which
-helps only where there are double quotes; this module proves that there are. The surprise: a var is
-put in as it stands, so what counts is the place where its text ends up and not where it is written.
+helps only where there are double quotes, around what a label is compared with; this module proves
+that there are. The surprise: a var is put in as it stands, so what counts is the place where its
+text ends up and not where it is written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from remediator.language.tree import Node
 
 # What a label's value is replaced with to read a query: it is a name and a regular expression.
 PLACEHOLDER = "x"
-_REGEX_MATCHER = re.compile(r"[=!]~\s*$")
+# What stands before the value of a label, without blanks and comments.
+_REGEX_MATCHER = re.compile(r"[=!]~$")
+_MATCHER = re.compile(r"=$")
+_METRIC = re.compile(r"__name__!?=$")
+# The longest of these is `__name__!=`.
+_REMEMBERED = 10
 
 
 class TooLongError(ValueError):
@@ -97,8 +103,9 @@ class _Scan:
     def __init__(self) -> None:
         self._quote = ""
         self._escaped = False
+        # The last characters outside quotes, and those before the quotes we are in.
         self._outside = ""
-        self._is_regex = False
+        self._before = ""
 
     def read(self, text: str) -> None:
         for character in text:
@@ -108,11 +115,10 @@ class _Scan:
                 self._inside(character)
             elif character in "\"'`#":
                 self._quote = character
-                self._is_regex = bool(_REGEX_MATCHER.search(self._outside))
-                self._outside = ""
-            else:
-                # Only the last few characters can matter.
-                self._outside = (self._outside + character)[-8:]
+                if character != "#":
+                    self._before, self._outside = self._outside, ""
+            elif not character.isspace():
+                self._outside = (self._outside + character)[-_REMEMBERED:]
 
     def _inside(self, character: str) -> None:
         if self._quote == "#":
@@ -130,9 +136,25 @@ class _Scan:
             )
         if self._escaped:
             return f"a backslash before {template.text} would open its quotes", "delete it"
-        if self._is_regex and any(name[0] != "target" for name in template.names):
+        if any(name[0] == "vars" for name in template.names):
+            return f"in a query a var stands by itself, not as in {template.text}", _BY_ITSELF
+        if all(name[0] == "target" for name in template.names):
+            return None
+        return self._foreign(template)
+
+    def _foreign(self, template: Template) -> tuple[str, str] | None:
+        """Say what a label must not decide, though its quotes hold."""
+        if _REGEX_MATCHER.search(self._before):
             return (
                 f"{template.text} would be read as a regular expression, and a label may hold .*",
                 'compare with = or write a target\'s name: {instance="${{ target.instance }}"}',
             )
+        if _METRIC.search(self._before):
+            return f"{template.text} would choose the metric", "write its name out"
+        if not _MATCHER.search(self._before):
+            return f"{template.text} is not what a label is compared with", _COMPARED
         return None
+
+
+_BY_ITSELF = "write ${{ vars.NAME }}, and its default where the var is written"
+_COMPARED = 'write {instance="${{ alert.labels.instance }}"}, or a target\'s name'

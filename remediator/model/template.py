@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Annotated, Any, get_args, get_origin
 from urllib.parse import quote, unquote
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateRuntimeError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateRuntimeError, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -79,6 +79,8 @@ def _environment(escape: Escape) -> ImmutableSandboxedEnvironment:
         keep_trailing_newline=True,
     )
     environment.filters["replace"] = _replace
+    # Only a bare `vars.NAME` is the author's own text; jinja2's `default` would hand it through.
+    environment.filters["default"] = _default
     return environment
 
 
@@ -87,6 +89,11 @@ def _replace(value: Any, old: Any, new: Any) -> str:
     if len(text) + text.count(before) * (len(after) - len(before)) > MAX_FILLED:
         raise TemplateRuntimeError(_TOO_LONG)
     return text.replace(before, after)
+
+
+def _default(value: Any, otherwise: Any) -> Any:
+    chosen = otherwise if isinstance(value, Undefined) else value
+    return str(chosen) if isinstance(chosen, TrustedText) else chosen
 
 
 _TOO_LONG = f"longer than {MAX_FILLED} characters when filled in"

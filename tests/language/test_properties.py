@@ -124,7 +124,7 @@ GUARDED = playbook(
     guards:
       - require: {query: 'up{instance="${{ alert.labels.x }}"}', above: 0}
       - require: {query: 'sum by (le) (rate(x{a="b",i="${{ alert.labels.x }}"}[1m]))', above: 0}
-      - require: {query: 'label_replace(up, "a", "${{ alert.labels.x }}", "b", "c")', above: 0}
+      - require: {query: 'label_join(up{a!="${{ alert.labels.x }}"}, "a", "", "b")', above: 0}
       - require: {query: 'up{a="<${{ alert.labels.x | trim }}>"} and u{a="${{vars.v}}"}', above: 0}
       - require: {query: 'sum(${{ vars.q }})', above: 0}
     steps: [{notify: {message: 'x ${{ alert.labels.x }}'}}]
