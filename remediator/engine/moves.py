@@ -202,6 +202,7 @@ class Progress:
         last_closed: when this playbook's run before this one ended on the target.
         change: the change a restore run gives back.
         held: the open changes on the target, and those given back in the last hour.
+        unreadable: why the run's own playbook cannot be read, and `plan` stands in for it.
     """
 
     run: Run
@@ -216,6 +217,7 @@ class Progress:
     last_closed: datetime | None = None
     change: HeldChange | None = None
     held: tuple[HeldChange, ...] = ()
+    unreadable: str = ""
 
     @property
     def step(self) -> AnyStep:

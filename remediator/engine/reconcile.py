@@ -137,8 +137,16 @@ class Reconciler:
                 del self.driving[run.id]
 
     async def _note_drop(self, run: Run, error: Exception) -> None:
+        words = f"{type(error).__name__}: {error}"
         try:
-            await self.db.write(_dropped, run, f"{type(error).__name__}: {error}", self.runner.pace)
+            try:
+                await self.db.write(_dropped, run, words, self.runner.pace)
+            except (FencedError, StoreUnavailableError):
+                raise
+            except Exception:
+                # Whatever keeps it from being given up as it should be would do so for ever.
+                log.exception("run abandoned", run=run.id, target=run.target)
+                await self.db.write(_abandoned, run, words)
         except (FencedError, StoreUnavailableError) as lost:
             log.info("drop not noted", run=run.id, why=str(lost))
 
@@ -263,6 +271,12 @@ def _dropped(tx: Tx, claimed: Run, error: str, pace: Pace) -> None:
         runs.turn_back(tx, run, verdict=None, reason=reason)
     else:
         settle.strand(tx, run, reason, pace)
+
+
+def _abandoned(tx: Tx, claimed: Run, error: str) -> None:
+    run = runs.get_run(tx, claimed.id)
+    if run is not None and run.epoch == claimed.epoch:
+        settle.abandon(tx, run, f"nothing more can be done about it: {error}")
 
 
 def _tell_blind(tx: Tx) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from remediator.engine import approval, diagnosis, rollback, settle
+from remediator.engine import approval, diagnosis, plans, rollback, settle
 from remediator.engine.actions import next_move
 from remediator.engine.admission import Admission
 from remediator.engine.effects import Effects
@@ -34,7 +34,7 @@ from remediator.engine.moves import (
 )
 from remediator.engine.ports import MetricSource
 from remediator.model.pace import Pace
-from remediator.model.playbook import Pinned, Playbook
+from remediator.model.playbook import Pinned
 from remediator.model.run import HeldChange, History, Phase, Run, RunKind
 from remediator.model.step import EscalateStep
 from remediator.model.target import Inventory
@@ -174,9 +174,11 @@ class Runner:
         target = self.inventory.find(loaded.run.target)
         if target is None:
             return None
+        plan, unreadable = plans.read(loaded.run)
         return Progress(
             run=loaded.run,
-            plan=Playbook.model_validate(loaded.run.plan),
+            plan=plan,
+            unreadable=unreadable,
             target=target,
             history=loaded.history,
             now=loaded.now,

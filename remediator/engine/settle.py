@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from remediator.engine import held
+from remediator.engine import held, plans
 from remediator.engine.admission import Admission, admit
 from remediator.engine.dispatch import Candidate, Misfit, candidate_for
 from remediator.engine.evidence import Evidence
@@ -19,7 +19,7 @@ from remediator.engine.moves import Done, Failed, Progress
 from remediator.model.decision import Admitted
 from remediator.model.effect import Message
 from remediator.model.pace import Pace
-from remediator.model.playbook import Mode, OnFailure, Pinned, Playbook
+from remediator.model.playbook import Mode, OnFailure, Pinned
 from remediator.model.run import History, Phase, Run, RunKind, RunState, StepStatus
 from remediator.model.step import EscalateStep
 from remediator.model.verdict import Verdict
@@ -187,7 +187,7 @@ def end_rollback(
 
 def _give_back_instead(tx: Tx, run: Run) -> None:
     """What was to go back and did not is not looked after for hours: runs of its own try on."""
-    if not _takes_all_back(run, Playbook.model_validate(run.plan).on_failure):
+    if not _takes_all_back(run, plans.plan_of(run).on_failure):
         return
     for change in changes.open_changes(tx):
         if change.run_id == run.id:
@@ -200,6 +200,14 @@ def strand(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
         end_rollback(tx, run, failures=[reason], successor=reason, pace=pace)
     else:
         fail(tx, run, Failed(None, reason), reason, pace)
+
+
+def abandon(tx: Tx, run: Run, reason: str) -> None:
+    """Close a run that cannot even be given up as it should be, and wake a person."""
+    back = run.phase is Phase.ROLLBACK
+    state = RunState.ROLLBACK_FAILED if back else RunState.FAILED
+    runs.close(tx, run, state=state, verdict=None, reason=reason)
+    _tell(tx, run, "critical", "given up", reason)
 
 
 def stop(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
@@ -242,7 +250,7 @@ def _review_soon(tx: Tx, run: Run) -> None:
 
 
 def _tell_as_declared(tx: Tx, run: Run, reason: str) -> None:
-    words = Playbook.model_validate(run.plan).on_failure.notify
+    words = plans.plan_of(run).on_failure.notify
     if words:
         _tell(tx, run, "warning", "failed", f"{words}\n{reason}")
 

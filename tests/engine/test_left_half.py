@@ -8,9 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
+from remediator.engine import settle
 from remediator.model.decision import Reason
 from remediator.model.guard import Breaker
+from remediator.model.run import RunState
+from remediator.store.database import Tx
+from remediator.store.tables import runs as runs_table
 from tests.builders import a_playbook, a_restart, a_throttle, an_alert
 from tests.fakes import FakeKnobs, Outcome
 from tests.world import World
@@ -106,3 +111,69 @@ async def test_a_restart_that_helps_each_of_several_alerts_goes_on_helping(world
         await world.resolve(alert)
         await world.settle(60)
     assert len(world.process.applied("start")) == 5
+
+
+# -- a run that this version cannot read -----------------------------------------------------------
+
+
+def from_another_version(world: World) -> None:
+    """Leave a key in every stored plan that this version of the language does not know."""
+
+    def body(tx: Tx) -> None:
+        for row in tx.conn.execute(select(runs_table.c.id, runs_table.c.plan)).all():
+            plan = {**row.plan, "renamed_since": 1}
+            tx.conn.execute(update(runs_table).where(runs_table.c.id == row.id).values(plan=plan))
+
+    world.db.transact(body)
+
+
+async def test_a_run_whose_playbook_cannot_be_read_ends_and_wakes_a_person(world: World) -> None:
+    world.serve(a_scale())
+    world.metrics.answers["p95"] = 0.5
+    await world.fire(ALERT)
+    await world.settle(10)
+    from_another_version(world)
+    run = await world.ended()
+    assert run.state is RunState.FAILED
+    assert "cannot be read any more" in run.reason
+    assert "set on gpu-1: needs a person" in world.paged()
+
+
+async def test_what_is_half_done_is_taken_back_without_a_playbook(world: World) -> None:
+    world.serve(a_restart(guards=COOL))
+    world.detector.inflight = 1
+    await world.fire(an_alert("Down"))
+    await world.settle(3)
+    assert world.detector.draining
+    from_another_version(world)
+    run = await world.ended()
+    assert run.state is RunState.ROLLED_BACK
+    assert not world.detector.draining
+
+
+async def test_what_is_held_is_given_back_without_a_playbook(world: World) -> None:
+    world.serve(a_scale())
+    world.metrics.answers["p95"] = lambda _now: 0.2 if world.scaler.values["replicas"] > 2 else 0.5
+    await world.fire(ALERT)
+    await world.ended()
+    from_another_version(world)
+    world.metrics.answers["p95"] = 0.1
+    await world.resolve(ALERT)
+    await world.until(lambda: world.changes(still_held=True) == [])
+    assert world.scaler.values["replicas"] == 2
+
+
+async def test_a_run_that_cannot_even_be_given_up_is_closed_and_wakes_a_person(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(settle, "strand", broken)
+    world.serve(a_scale())
+    world.metrics.answers["p95"] = broken
+    await world.fire(ALERT)
+    run = await world.ended()
+    assert run.state is RunState.FAILED
+    assert "nothing more can be done about it" in run.reason
+    assert "set on gpu-1: given up" in world.paged()

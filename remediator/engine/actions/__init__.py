@@ -63,6 +63,8 @@ def next_move(progress: Progress) -> Move:
     """Return what the run should do next, decided from the journal alone."""
     if progress.run.kind is RunKind.RESTORE:
         return restore.next_move(progress)
+    if progress.unreadable:
+        return Failed(None, progress.unreadable)
     asked = approval.proposal(progress)
     if asked is not None:
         return asked
