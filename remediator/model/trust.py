@@ -57,8 +57,6 @@ class Share:
         return (0.0 if self.count == 0 else low), (1.0 if self.count == self.of else high)
 
     def __str__(self) -> str:
-        if not self.of:
-            return "no run yet"
         low, high = self.interval
         return f"{self.count} of {self.of} ({low:.0%} to {high:.0%})"
 
@@ -111,7 +109,7 @@ def advise(record: Record) -> Advice:
         return _proposing(record)
     if record.improved.interval[1] < USELESS:
         return Advice(Mode.PROPOSE, f"it rarely helps: {record.improved}")
-    return Advice(Mode.AUTO, f"it helped {record.improved}")
+    return Advice(Mode.AUTO, _told("it helped", record.improved))
 
 
 def _observing(record: Record) -> Advice:
@@ -124,15 +122,21 @@ def _observing(record: Record) -> Advice:
         )
     if high < HEALS:
         return Advice(Mode.PROPOSE, f"the trouble seldom ends by itself: {record.natural}")
-    return Advice(Mode.OBSERVE, f"too early to say: it ended by itself {record.natural}")
+    return Advice(Mode.OBSERVE, f"too early to say: {_told('it ended by itself', record.natural)}")
 
 
 def _proposing(record: Record) -> Advice:
     low, high = record.improved.interval
     if record.rejected:
-        return Advice(Mode.PROPOSE, f"people said no {record.rejected} times: {record.improved}")
+        times = "once" if record.rejected == 1 else f"{record.rejected} times"
+        helped = _told("what was approved helped", record.improved)
+        return Advice(Mode.PROPOSE, f"people said no {times}; {helped}")
     if low >= ALONE:
         return Advice(Mode.AUTO, f"what was approved helped: {record.improved}")
     if high < USELESS:
         return Advice(Mode.OBSERVE, f"what was approved rarely helped: {record.improved}")
-    return Advice(Mode.PROPOSE, f"too early to say: it helped {record.improved}")
+    return Advice(Mode.PROPOSE, f"too early to say: {_told('it helped', record.improved)}")
+
+
+def _told(what: str, share: Share) -> str:
+    return f"{what} {share}" if share.of else "no run of it has ended yet"
