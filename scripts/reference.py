@@ -14,7 +14,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from prometheus_client.metrics import MetricWrapperBase
@@ -37,6 +38,15 @@ FOLDER = DOCS / "reference"
 LANGUAGE = DOCS / "playbook-language.md"
 TESTING = DOCS / "testing-playbooks.md"
 NOTICE = "<!-- Written by scripts/reference.py; change the code, then run it. -->"
+EMPTY: Any = (None, "", {}, [], (), frozenset())
+WORDS = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Path: "path",
+    NoneType: "null",
+}
 MEANING = re.compile(r'^\s+([A-Z_]+) = "([^"]*)"\s+# (.+)$', re.MULTILINE)
 
 
@@ -69,7 +79,7 @@ def _fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[lis
     for name, field in model.model_fields.items():
         place = f"{prefix}{name}"
         inner = _inner(field)
-        yield [f"`{place}`", f"`{_kind(field)}`", _default(field), field.description or ""]
+        yield [f"`{place}`", f"{_kind(field)}", _default(field), field.description or ""]
         if inner is not None:
             between = ".NAME." if "dict" in str(field.annotation) else "."
             yield from _fields(inner, place + between)
@@ -87,22 +97,40 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def _kind(field: FieldInfo) -> str:
-    kind = field.annotation
-    text = kind.__name__ if inspect.isclass(kind) and not _is_generic(kind) else str(kind)
-    return re.sub(r"[\w.]*\.", "", text).replace("Settings", "")
+    return _words(field.annotation)
 
 
-def _is_generic(kind: Any) -> bool:
-    return bool(getattr(kind, "__args__", ()))
+def _words(kind: Any) -> str:
+    """Return a type in the words of whoever writes YAML."""
+    outer, inner = get_origin(kind), get_args(kind)
+    if outer is Annotated:
+        return _words(inner[0])
+    if outer in {Union, UnionType}:
+        return " or ".join(_words(one) for one in inner)
+    if outer is Literal:
+        return " or ".join(str(one) for one in inner)
+    if outer is dict:
+        return f"{_words(inner[1])} by name"
+    if outer is not None:
+        return f"list of {_words(inner[0])}s"
+    if issubclass(kind, StrEnum):
+        return " or ".join(kind)
+    return "fields" if issubclass(kind, BaseModel) else WORDS[kind]
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    if value is None or value is PydanticUndefined or value in ("", {}, []):
+    if value is PydanticUndefined or value in EMPTY:
         return ""
-    return f"`{value}`"
+    return f"`{_yaml(value)}`"
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def metrics_page() -> str:

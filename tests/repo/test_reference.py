@@ -45,3 +45,9 @@ def test_every_setting_and_every_reason_is_in_it() -> None:
     assert set(Settings.model_fields) <= settings
     assert all(row[3] for row in cells("settings"))
     assert {row[0].strip("`") for row in cells("reasons")} == set(Reason)
+
+
+def test_types_of_settings_are_words_for_whoever_writes_yaml() -> None:
+    types = {row[1] for row in cells("settings")}
+    assert [one for one in types if not re.fullmatch("[a-z ]+", one)] == []
+    assert {"text", "list of whole numbers", "observe or propose or auto"} <= types
