@@ -167,6 +167,7 @@ def _assemble(settings: Settings, journal: Database) -> Parts:
     effects = Effects(
         db=journal,
         metrics=prometheus,
+        admission=admission,
         actuators={
             Mode.AUTO: real,
             Mode.OBSERVE: {key: ObservedActuator(actuator) for key, actuator in real.items()},

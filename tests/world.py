@@ -178,6 +178,7 @@ class World:
         effects = Effects(
             db=db,
             metrics=self.metrics,
+            admission=admission,
             actuators={
                 Mode.AUTO: real,
                 Mode.OBSERVE: {key: ObservedActuator(inner) for key, inner in real.items()},

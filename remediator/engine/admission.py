@@ -15,7 +15,7 @@ from typing import Any
 from remediator.engine import notices
 from remediator.engine.dispatch import Candidate, Misfit, candidates
 from remediator.engine.evidence import Evidence, gather
-from remediator.engine.guards import Judged, judge
+from remediator.engine.guards import BEFORE_ACTING, WHILE_ACTING, Judged, judge
 from remediator.engine.guards.facts import Facts
 from remediator.engine.guards.snapshot import snapshot, stands
 from remediator.engine.moves import Progress
@@ -26,10 +26,12 @@ from remediator.model.playbook import Lane, Mode, Pinned
 from remediator.model.run import Run, RunKind
 from remediator.model.target import Inventory
 from remediator.store import alerts as alert_rows
-from remediator.store import decisions, guarding, overrides, runs
+from remediator.store import decisions, guarding, overrides, runs, steps
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx, moment
 
+# The role of what the guards require, when it is asked again within a run.
+REQUIRE = "require"
 # (target, lane): the playbook that was admitted there for one alert.
 _Taken = dict[tuple[str, Lane], str]
 
@@ -114,17 +116,34 @@ class Admission:
         """
         if alert is None:
             return Denied(Reason.RESOLVED, "its alert is forgotten")
+        candidate = self._in_flight(progress, alert)
+        evidence = await self.evidence(candidate)
+        return await self.db.write(readmit, candidate, evidence, self.pace, progress.run)
+
+    async def ask_again(self, progress: Progress) -> Denied | None:
+        """Ask again what must still be true for a run in flight to act, and keep what was measured.
+
+        Raises:
+            FencedError: the run is no longer ours.
+        """
+        alert_id = progress.run.alert_id
+        alert = None if alert_id is None else await self.db.read(alert_rows.get_alert, alert_id)
+        if alert is None:
+            return None
+        candidate = self._in_flight(progress, alert)
+        evidence = await self.evidence(candidate)
+        return await self.db.write(still_true, candidate, evidence, self.pace, progress.run)
+
+    def _in_flight(self, progress: Progress, alert: StoredAlert) -> Candidate:
         # The plan is filled in already: what the playbook was written like no longer matters.
         pinned = Pinned(playbook=progress.plan, text="", sha256=progress.run.playbook_sha)
-        candidate = Candidate(
+        return Candidate(
             alert=alert,
             pinned=pinned,
             plan=progress.plan,
             target=progress.target,
             inventory=self.inventory,
-        )
-        evidence = await self.evidence(candidate)
-        return await self.db.write(readmit, candidate, evidence, self.pace, progress.run)
+        ).as_configured()
 
     async def _record(self, alert: StoredAlert, playbook: str, target: str, denied: Denied) -> None:
         await self.db.write(
@@ -267,6 +286,19 @@ def readmit(
     # What a step counts from its start, such as a wait, begins now and not with the question.
     runs.fenced_update(tx, run, step_started_at=tx.now)
     return None
+
+
+def still_true(
+    tx: Tx, candidate: Candidate, evidence: Evidence, pace: Pace, run: Run
+) -> Denied | None:
+    """Judge again what must still be true for an open run to act; keep what was measured.
+
+    Raises:
+        FencedError: the run is no longer ours.
+    """
+    steps.measure(tx, run, role=REQUIRE, readings=list(evidence.readings.values()))
+    asked = BEFORE_ACTING if run.acted_at is None else WHILE_ACTING
+    return judge(snapshot(tx, candidate, evidence, pace, run=run), only=asked).denied
 
 
 def _held_back(candidate: Candidate, run: Run) -> Judged | None:

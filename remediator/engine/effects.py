@@ -11,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from remediator.engine.admission import REQUIRE, Admission
 from remediator.engine.moves import Progress, Send
 from remediator.engine.ports import Actuator, Looker, MetricSource
 from remediator.errors import OutcomeUnknownError, PermanentError, RefusedError, TemporaryError
 from remediator.model.effect import Call
-from remediator.model.guard import RequireGuard
 from remediator.model.pace import Pace
 from remediator.model.playbook import Mode
 from remediator.model.run import Phase, Run, RunKind, StepRow, StepStatus
@@ -39,8 +39,6 @@ LONGEST_BACKOFF = timedelta(seconds=30)
 LONGEST_ASKED = timedelta(minutes=5)
 # Room that the lease must still have when the call goes out, beyond the call's own timeout.
 LEASE_MARGIN_S = 2.0
-# The role of what the guards require, when it is asked again within a run.
-REQUIRE = "require"
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,7 @@ class Effects:
 
     db: Database
     metrics: MetricSource
+    admission: Admission
     actuators: Actuators
     pace: Pace
     lookers: Mapping[str, Looker] = field(default_factory=dict)
@@ -99,7 +98,7 @@ class Effects:
         return await self._attempt(progress, move, before)
 
     async def _no_longer_true(self, progress: Progress) -> bool:
-        """Ask again what the guards required when that was asked too long ago; stop if not so.
+        """Ask the guards again when that was done too long ago; stop if it is no longer so.
 
         A run can be claimed an hour after it was admitted: the alert is a hint, and so is what was
         measured then.
@@ -110,15 +109,9 @@ class Effects:
             return False
         if run.acted_at is None and progress.alert_since is None:
             why = "the alert was over before anything was done"
-        for guard in progress.plan.guards:
-            if why or not isinstance(guard, RequireGuard):
-                continue
-            query = guard.require.query
-            reading = replace(await self.metrics.query(query), at=progress.now)
-            await self.db.write(steps.measure, run, role=REQUIRE, readings=[reading])
-            if reading.value is None or not guard.require.holds(reading.value):
-                wanted = guard.require.comparison
-                why = f"no longer true: measured {reading.describe()}, wanted {wanted}"
+        else:
+            denied = await self.admission.ask_again(progress)
+            why = f"no longer true: {denied.detail}" if denied else ""
         if why:
             await self.db.write(runs.ask_to_stop, run.id, reason=why)
         return bool(why)
@@ -264,6 +257,7 @@ def _intent(progress: Progress, move: Send, before: Mapping[str, Any]) -> steps.
         why=move.why,
         counts=move.counts,
         knobs=tuple(move.args.get("values", ())),
+        idempotent=move.idempotent,
     )
 
 

@@ -179,6 +179,7 @@ class Stage:
         effects = Effects(
             db=self.db,
             metrics=self.facts,
+            admission=admission,
             actuators={Mode.AUTO: self.cast, Mode.OBSERVE: observed},
             pace=self.pace,
         )

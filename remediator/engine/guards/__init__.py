@@ -26,6 +26,7 @@ ALWAYS: dict[str, Check] = {
     "slot_taken": always.slot_taken,
     "override": always.override,
     "unanswered": always.unanswered,
+    "unsettled": always.unsettled,
     "pinned": always.pinned,
     "owned": always.owned,
     "slot": always.slot,
@@ -47,6 +48,9 @@ LISTED: dict[str, Callable[[Any, Facts], Denied | None]] = {
 }
 # What cannot be judged before anything was asked.
 NEED_EVIDENCE = frozenset({"require", "healthy_others"})
+# What must go on to hold while a run acts; hours bind only who has not begun to act.
+WHILE_ACTING = frozenset({"silence", "require", "healthy_others"})
+BEFORE_ACTING = WHILE_ACTING | {"only_during", "not_during"}
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,17 @@ class Judged:
     waived: Mapping[str, Any] = field(default_factory=dict)
 
 
-def judge(facts: Facts) -> Judged:
-    """Ask every guard, those that bind every playbook first, in the playbook's order then."""
+def judge(facts: Facts, *, only: frozenset[str] | None = None) -> Judged:
+    """Ask every guard, those that bind every playbook first, in the playbook's order then.
+
+    Args:
+        facts: what they look at.
+        only: ask these and no others.
+    """
     waivers = _waivers(facts)
     waived: dict[str, Any] = {}
     for name, check in _checks(facts):
-        denied = check(facts)
+        denied = check(facts) if only is None or name in only else None
         if denied is None:
             continue
         waiver = waivers.get(name)
