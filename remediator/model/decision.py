@@ -23,7 +23,7 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"  # another playbook with a higher priority tells this target's story
     BUSY = "busy"  # another run acts on the target
     REQUIRE = "require"  # the condition does not hold (any more)
-    UNKNOWN = "unknown"  # the condition could not be measured: no data is never "fine"
+    UNKNOWN = "unknown"  # nobody can say: of a condition (no data is never "fine"), or of a call
     COOLDOWN = "cooldown"  # the playbook ran on this target too recently
     BUDGET = "budget"  # it would be one run too many
     PAUSED = "paused"  # a person paused this scope

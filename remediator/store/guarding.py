@@ -15,11 +15,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, exists, func, not_, or_, select
 
 from remediator.model.playbook import Mode
-from remediator.model.run import OPEN_STATES, PROPOSAL, Decided, Run, RunKind, RunState
+from remediator.model.run import (
+    OPEN_STATES,
+    PROPOSAL,
+    Decided,
+    Phase,
+    Run,
+    RunKind,
+    RunState,
+    StepStatus,
+)
 from remediator.model.verdict import Verdict
 from remediator.store.database import Tx
 from remediator.store.runs import run_of
-from remediator.store.tables import alerts, approvals, runs
+from remediator.store.tables import alerts, approvals, runs, steps
 
 # Names the lock under which admissions take turns on PostgreSQL; any number will do.
 LOCK = 0x41444D49
@@ -114,6 +123,28 @@ def asking(tx: Tx, *, playbook: str, target: str, but: int = NOBODY) -> int | No
     return found
 
 
+def in_use(tx: Tx, scope: str) -> set[str]:
+    """Return the playbooks, targets or pools that open runs and held changes name."""
+    held = changes.c.closed_at.is_(None)
+    sources = {
+        "playbook": [
+            select(runs.c.playbook).where(runs.c.state.in_(_OPEN)),
+            select(changes.c.playbook).where(held),
+        ],
+        "target": [
+            select(runs.c.target).where(runs.c.state.in_(_OPEN)),
+            select(changes.c.target).where(held),
+        ],
+        "pool": [
+            select(runs.c.pool).where(runs.c.state.in_(_OPEN), runs.c.pool != ""),
+            select(runs.c.pool)
+            .join(changes, changes.c.run_id == runs.c.id)
+            .where(held, runs.c.pool != ""),
+        ],
+    }
+    return {name for each in sources.get(scope, []) for name in tx.conn.execute(each).scalars()}
+
+
 def is_worked_on(tx: Tx, alert_id: int) -> bool:
     """Say whether any run of an alert is open."""
     found = tx.conn.execute(
@@ -180,6 +211,44 @@ def unanswered(tx: Tx, *, playbook: str, target: str, alert_id: int) -> Unanswer
         ).where(approvals.c.pc == PROPOSAL)
     ).first()
     return None if row is None else Unanswered(run_id=row.id, expired_at=row.expires_at)
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """A call that does more when it is sent again, and may have come through."""
+
+    run_id: int
+    call: str
+    why: str
+    error: str
+    at: datetime
+
+
+def unsettled(
+    tx: Tx, *, playbook: str, target: str, alert_id: int, since: datetime | None
+) -> Unsettled | None:
+    """Return the last such call of this playbook for this episode of the alert, or None.
+
+    Args:
+        tx: the transaction.
+        playbook: whose runs.
+        target: on what.
+        alert_id: the episode.
+        since: when a person let it begin anew.
+    """
+    wanted = (
+        select(steps.c.run_id, steps.c.call, steps.c.why, steps.c.error, steps.c.started_at)
+        .join(runs, runs.c.id == steps.c.run_id)
+        .where(runs.c.playbook == playbook, runs.c.target == target, runs.c.alert_id == alert_id)
+        .where(steps.c.phase == Phase.FORWARD, steps.c.status == StepStatus.UNKNOWN)
+        .where(~steps.c.idempotent, ~steps.c.undone)
+        .order_by(steps.c.id.desc())
+        .limit(1)
+    )
+    if since is not None:
+        wanted = wanted.where(steps.c.started_at > since)
+    row = tx.conn.execute(wanted).first()
+    return None if row is None else Unsettled(*row)
 
 
 @dataclass(frozen=True)

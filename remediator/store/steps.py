@@ -34,6 +34,7 @@ class Intent:
         counts: whether it is a forward action that pause and budget may hold back. An intent
             that completes or takes back something half-done does not count.
         knobs: what it would move; a pin on one of them holds it back.
+        idempotent: sent twice it does no more than sent once.
     """
 
     pc: int
@@ -49,6 +50,7 @@ class Intent:
     why: str
     counts: bool
     knobs: tuple[str, ...] = ()
+    idempotent: bool = True
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def begin(
             args=intent.args,
             before=intent.before,
             undo=intent.undo,
+            idempotent=intent.idempotent,
             why=intent.why,
         )
     )

@@ -186,6 +186,8 @@ steps = Table(
     Column("before", JSON, nullable=False),
     Column("undo", JSON),  # {verb, args} that takes it back; NULL = nothing to take back
     Column("undone", Boolean, nullable=False, default=False),
+    # Sent twice it does no more than sent once; what does more is never sent again on a guess.
+    Column("idempotent", Boolean, nullable=False, default=True),
     Column("why", Text, nullable=False, default=""),
     Column("idempotency_key", Text, nullable=False),
     Column("fencing_token", BigInteger, nullable=False),

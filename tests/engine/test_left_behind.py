@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 from remediator.engine.stopping import kill, stop_scope
+from remediator.model.decision import Reason
 from remediator.model.run import Phase, RunState
+from remediator.store import overrides
 from tests.builders import a_playbook, a_restart, a_retune, a_throttle, an_alert
 from tests.fakes import Outcome
 from tests.world import World
@@ -141,3 +143,62 @@ async def a_while() -> None:
     """Let whatever can go on without time passing go on."""
     for _ in range(200):
         await asyncio.sleep(0)
+
+
+# -- a call that nobody can say of -----------------------------------------------------------------
+
+
+async def sent_into_the_dark(world: World, **changed: Any) -> None:
+    """Run a command that must not run twice, and never hear what became of it."""
+    step = {"command": {"run": "flush"}, "undo": "none"}
+    world.serve(a_playbook(name="flush", steps=[step], **changed))
+    world.commands.script("run", Outcome.UNKNOWN_APPLIED)
+    await world.fire(SLOW)
+
+
+async def test_what_may_be_done_already_is_not_done_again_by_the_next_run_of_the_story(
+    world: World,
+) -> None:
+    await sent_into_the_dark(world)
+    await world.settle(2 * 3600)
+    assert len(world.commands.sent) == 1
+    assert world.runs() == [world.run()]
+    denied = world.decisions()[-1]
+    assert denied["reason"] == Reason.UNKNOWN
+    assert "run R1 did it already" in denied["detail"]
+    assert denied["evidence"]["run"] == world.run().id
+
+
+async def test_a_death_while_it_is_sent_and_a_stop_right_after_change_nothing_about_that(
+    world: World,
+) -> None:
+    world.dying(before="_confirm")
+    await sent_into_the_dark(world)
+    world.commands.scripts.clear()
+    await world.tick()
+    assert len(world.commands.applied()) == 1
+    world.controller("two")
+    await world.cancel(world.run())
+    await world.settle(2 * 3600)
+    assert len(world.commands.sent) == 1
+
+
+async def test_a_person_who_looked_lets_it_be_done_again(world: World) -> None:
+    await sent_into_the_dark(world, guards=COOL)
+    await world.settle(2 * 3600)
+    assert len(world.commands.sent) == 1
+    world.db.transact(
+        overrides.reset_breaker, playbook="flush", target_class="detectors", by="ann", reason="no"
+    )
+    await world.settle(60)
+    assert len(world.commands.sent) == 2
+
+
+async def test_the_next_story_is_another_one(world: World) -> None:
+    await sent_into_the_dark(world, guards=COOL)
+    await world.settle(60)
+    await world.resolve(SLOW)
+    await world.settle(3600)
+    await world.fire(an_alert("Slow", starts_at=world.clock.now))
+    await world.settle(60)
+    assert len(world.commands.sent) == 2

@@ -70,6 +70,22 @@ def unanswered(facts: Facts) -> Denied | None:
     )
 
 
+def unsettled(facts: Facts) -> Denied | None:
+    """Refuse to do once more what must not be done twice, and may have been done already.
+
+    A proposal may ask: then it is a person who says that it is done again.
+    """
+    call = facts.unsettled
+    if call is None or facts.mode is Mode.PROPOSE:
+        return None
+    return Denied(
+        Reason.UNKNOWN,
+        f"nobody can say whether run R{call.run_id} did it already ({call.why}: {call.error}); "
+        "it is not done twice on a guess. Look, then say `remediator reset-breaker`",
+        {"run": call.run_id, "call": call.call, "sent_at": call.at.isoformat()},
+    )
+
+
 def pinned(facts: Facts) -> Denied | None:
     """Refuse to move a knob that a person pinned."""
     for knob in sorted(facts.plan.knobs & facts.pins.keys()):

@@ -19,7 +19,7 @@ from remediator.model.run import HeldChange, Run
 from remediator.model.target import Inventory, Target
 from remediator.model.verdict import Verdict
 from remediator.store.controls import Blocked
-from remediator.store.guarding import Other, Rejection, Row, Unanswered
+from remediator.store.guarding import Other, Rejection, Row, Unanswered, Unsettled
 from remediator.store.overrides import Override, Pin
 
 
@@ -38,6 +38,7 @@ class Facts:
         pins: pinned knobs of the target.
         rejected: a person's no to this playbook for this episode of the alert.
         unanswered: its last question about this episode, when nobody answered.
+        unsettled: its call in this episode that must not be sent twice, and may have come through.
         slot_run: the run that this slot of the schedule had already.
         held: open changes on the target that other playbooks hold.
         acting: the run that holds the target's slot.
@@ -67,6 +68,7 @@ class Facts:
     pins: Mapping[str, Pin] = field(default_factory=dict)
     rejected: Rejection | None = None
     unanswered: Unanswered | None = None
+    unsettled: Unsettled | None = None
     slot_run: int | None = None
     held: tuple[HeldChange, ...] = ()
     acting: Run | None = None

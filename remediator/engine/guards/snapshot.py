@@ -64,6 +64,9 @@ def snapshot(
         unanswered=guarding.unanswered(tx, **where, alert_id=candidate.alert.id)
         if mode is Mode.PROPOSE
         else None,
+        unsettled=None
+        if run
+        else guarding.unsettled(tx, **where, alert_id=candidate.alert.id, since=reset_at),
         slot_run=None
         if candidate.slot is None
         else guarding.slot_run(tx, **where, mode=mode, slot=candidate.slot, but=but),

@@ -51,6 +51,7 @@ def upgrade() -> None:
     for table, column in (
         ("runs", sa.Column("proposed", sa.Boolean(), nullable=False, server_default=sa.false())),
         ("runs", sa.Column("pool", sa.Text(), nullable=False, server_default="")),
+        ("steps", sa.Column("idempotent", sa.Boolean(), nullable=False, server_default=sa.true())),
         ("changes", sa.Column("priority", sa.Integer(), nullable=False, server_default="0")),
         (
             "changes",
