@@ -27,6 +27,8 @@ from remediator.store import alerts, approvals, changes, outbox, runs
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Tx
 
+# How the titles of messages end about runs that did nothing.
+OBSERVED = "(only observed)"
 PERSON = "person"
 PREEMPTED = "preempted"
 CANCELLED = "cancelled"  # a person ended this run
@@ -118,12 +120,18 @@ def anything_done(progress: Progress) -> bool:
 def succeed(tx: Tx, run: Run, move: Done) -> None:
     """Close a run whose steps all did what they should."""
     verdict, reason = move.verdict, move.reason
-    if run.mode is Mode.OBSERVE and verdict is Verdict.IMPROVED:
+    observed = run.mode is Mode.OBSERVE
+    if observed and verdict is Verdict.IMPROVED:
         # Nothing was sent: what improved, improved by itself.
         verdict, reason = Verdict.UNCHANGED, f"natural recovery: {reason}"
+    elif observed:
+        reason = f"nothing was sent; it would have ended: {reason}"
     runs.close(tx, run, state=RunState.SUCCEEDED, verdict=verdict or Verdict.UNKNOWN, reason=reason)
     if run.kind is RunKind.RESTORE:
         title = f"{run.target}: given back"
+    elif observed:
+        ended = "natural recovery" if verdict else "done"
+        title = f"{run.playbook} on {run.target}: {ended} {OBSERVED}"
     else:
         title = f"{run.playbook} on {run.target}: {verdict or 'done'}"
     outbox.queue(
@@ -262,12 +270,10 @@ def _need_a_person(tx: Tx, run: Run, body: str) -> None:
         _tell(tx, run, "critical", NEEDS, body, key=f"{story}{run.id}/{NEEDS.replace(' ', '-')}")
 
 
-def _tell(
-    tx: Tx, run: Run, severity: str, what: str, body: str, *, key: str | None = None
-) -> None:
+def _tell(tx: Tx, run: Run, severity: str, what: str, body: str, *, key: str | None = None) -> None:
     if run.mode is Mode.OBSERVE:
         # Nothing was done, so nobody has to get up; the record still says what would have been.
-        severity, what = "info", f"would need: {what}"
+        severity, what = "info", f"{what} {OBSERVED}"
     outbox.queue(
         tx,
         Message(

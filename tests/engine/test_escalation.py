@@ -175,6 +175,10 @@ async def test_an_observed_failure_wakes_nobody_and_leads_to_no_action(world: Wo
     assert {run.mode.value for run in world.runs()} == {"observe"}
     assert [*world.detector.sent, *world.process.sent] == []
     assert set(world.severities()) == {"info"}
+    assert {m["title"].rpartition(": ")[2] for m in world.messages()} == {
+        "escalated to second (only observed)",
+        "needs a person (only observed)",
+    }
 
 
 async def test_a_failure_that_only_an_observer_follows_reaches_a_person(world: World) -> None:
@@ -196,6 +200,20 @@ async def test_an_observed_run_walks_every_step_and_sends_nothing(
     assert [*world.detector.sent, *world.process.sent] == []
     assert run.verdict is Verdict.UNCHANGED
     assert run.reason.startswith("natural recovery")
+    assert all(m["title"].endswith("natural recovery (only observed)") for m in world.messages())
+
+
+async def test_an_observed_run_without_a_proof_does_not_say_that_it_did_anything(
+    world: World,
+) -> None:
+    world.serve(a_playbook(mode="observe", guards=COOL))
+    await world.fire(ALERT)
+    run = await world.ended()
+    assert run.reason.startswith("nothing was sent; it would have ended: ")
+    assert [m["title"] for m in world.messages()] == [
+        f"{run.playbook} on {run.target} (only observed)",
+        f"{run.playbook} on {run.target}: done (only observed)",
+    ]
 
 
 async def test_an_observed_run_and_an_acting_one_do_not_share_a_slot(world: World) -> None:

@@ -24,7 +24,8 @@ def next_move(progress: Progress) -> Move:
         key=f"run/{progress.run.id}/{progress.run.pc}/notify",
         # Nothing was done, so nobody has to get up for it.
         severity="info" if observing else step.notify.severity,
-        title=f"{progress.plan.name} on {progress.target.name}",
+        title=f"{progress.plan.name} on {progress.target.name}"
+        + (" (only observed)" if observing else ""),
         body=step.notify.message,
     )
     return Done(None, "a person is told", on_close=partial(_queue, message=message))
