@@ -293,6 +293,7 @@ def _mount(app: FastAPI, parts: Parts) -> None:
             "target": [target.name for target in inventory],
             "pool": {target.pool for target in inventory if target.pool},
             "action": ACTION_KINDS,
+            "knob": {knob for one in playbooks.pinned.values() for knob in one.playbook.knobs},
         }
         return list(names[scope])
 

@@ -21,7 +21,7 @@ from remediator.store import controls, runs
 from remediator.store.controls import Kind
 from remediator.store.database import Database, Tx
 
-By = Annotated[str, Query(min_length=1, max_length=100, description="Who; it goes on record.")]
+By = Annotated[schemas.By, Query(description="Who; it goes on record.")]
 
 
 def build_router(
@@ -50,7 +50,7 @@ def build_router(
     @router.post("/pauses", status_code=201, dependencies=writes)
     async def pause(wanted: schemas.PauseIn) -> schemas.ControlOut:
         """Start no new forward action in a scope, until it ends or is lifted."""
-        check_scope(known, wanted.scope, wanted.name)
+        await check_scope(db, known, wanted.scope, wanted.name)
         made = await db.write(
             controls.add_pause,
             scope=wanted.scope,
@@ -87,7 +87,7 @@ def build_router(
     @router.post("/stop", status_code=202, dependencies=writes)
     async def stop(wanted: schemas.StopIn) -> schemas.StoppedOut:
         """Roll back now what runs do, or have left, in a scope. New runs may begin: pause first."""
-        check_scope(known, wanted.scope, wanted.name)
+        await check_scope(db, known, wanted.scope, wanted.name)
         stopped = await db.write(
             stopping.stop_scope,
             scope=wanted.scope,

@@ -44,7 +44,7 @@ def build_router(
     @router.post("/overrides", status_code=201, dependencies=writes)
     async def override(wanted: schemas.OverrideIn) -> schemas.ControlOut:
         """Decide that nothing is done in a scope, or that some of its guards are not asked."""
-        check_scope(known, wanted.scope, wanted.name)
+        await check_scope(db, known, wanted.scope, wanted.name)
         _check_guards(wanted)
         made = await db.write(_override, wanted)
         poke("dispatch")
@@ -63,7 +63,11 @@ def build_router(
     async def pin(wanted: schemas.PinIn) -> schemas.ControlOut:
         """Let no run move a knob; a change held on it is yielded to the human, untouched."""
         check_name(known, "target", wanted.target)
-        return _shown(await db.write(_pin, wanted))
+        made = _shown(await db.write(_pin, wanted))
+        if wanted.knob not in known("knob"):
+            moved = ", ".join(sorted(known("knob"))) or "none"
+            made.warning = f"no playbook moves {wanted.knob!r}; they move: {moved}"
+        return made
 
     @router.delete("/pins", dependencies=writes)
     async def unpin(target: Name, knob: Name, by: By) -> schemas.Lifted:
@@ -75,7 +79,7 @@ def build_router(
     @router.put("/modes", dependencies=writes)
     async def cap_mode(wanted: schemas.ModeIn) -> schemas.ControlOut:
         """Allow no bolder mode than this in a scope, in place of what was allowed there."""
-        check_scope(known, wanted.scope, wanted.name)
+        await check_scope(db, known, wanted.scope, wanted.name)
         made = await db.write(_cap_mode, wanted)
         poke("dispatch")
         return _shown(made)

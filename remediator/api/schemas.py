@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from remediator.model.playbook import Mode
 from remediator.store.overrides import Ruling
@@ -16,6 +16,9 @@ LARGEST_ID = 2**31 - 1
 WEEK_S = 7 * 86400.0
 YEAR_S = 365 * 86400.0
 Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+# Blanks name nobody, and are no reason.
+Said = StringConstraints(strip_whitespace=True, min_length=1)
+By = Annotated[str, Said, Field(max_length=100)]
 
 
 class Out(BaseModel):
@@ -62,7 +65,7 @@ class DecisionOut(Out):
     run_id: int | None
     first_at: datetime
     last_at: datetime
-    count: int = Field(description="How often the same decision was taken in a row.")
+    count: int = Field(description="How often it was taken: in a row, or on and off.")
 
 
 class RunOut(Out):
@@ -238,8 +241,8 @@ class Wanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(min_length=1, max_length=500)
-    by: str = Field(min_length=1, max_length=100)
+    reason: Annotated[str, Said, Field(max_length=500)]
+    by: By
 
 
 class PauseIn(Wanted):
@@ -257,7 +260,7 @@ class ResumeIn(BaseModel):
 
     scope: Literal["all", "playbook", "target", "pool", "action"] = "all"
     name: str = Field(default="", max_length=200)
-    by: str = Field(min_length=1, max_length=100)
+    by: By
 
 
 class CancelIn(Wanted):
@@ -314,7 +317,7 @@ class DecideIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    by: str = Field(min_length=1, max_length=100)
+    by: By
     reason: str = Field(default="", max_length=500)
 
 
@@ -330,6 +333,7 @@ class ControlOut(Out):
     by: str
     created_at: datetime
     until: datetime | None = Field(description="null = until it is lifted.")
+    warning: str = Field(default="", description="What may be wrong with it, though it holds.")
 
 
 class StoppedOut(Out):

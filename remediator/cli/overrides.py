@@ -82,8 +82,8 @@ def pin(
         "by": by,
         "length_s": seconds(length) if length else None,
     }
-    ask(url, "/api/v1/pins", body=body)
-    out.print(plain(f"{knob} of {target} is pinned"))
+    warning = ask(url, "/api/v1/pins", body=body).get("warning", "")
+    out.print(plain(f"{knob} of {target} is pinned" + (f", but {warning}" if warning else "")))
 
 
 def unpin(target: OfTarget, knob: Knob, by: By, url: Url = DEFAULT_URL) -> None:

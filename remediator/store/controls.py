@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Row, func, insert, or_, select, update
 
 from remediator.store.database import Tx, inserted_id
-from remediator.store.tables import controls, signs
+from remediator.store.tables import changes, controls, runs, signs
 
 WATCHDOG = "watchdog"
 BLIND = "blind"
@@ -120,6 +120,28 @@ _COLUMNS = [controls.c[name] for name in Control.__dataclass_fields__]
 
 def _control_of(row: Row[Any]) -> Control:
     return Control(**{**row._mapping, "kind": Kind(row.kind)})
+
+
+def in_use(tx: Tx, scope: str) -> set[str]:
+    """Return the playbooks, targets or pools that open runs and held changes name."""
+    held = changes.c.closed_at.is_(None)
+    sources = {
+        "playbook": [
+            select(runs.c.playbook).where(runs.c.closed_at.is_(None)),
+            select(changes.c.playbook).where(held),
+        ],
+        "target": [
+            select(runs.c.target).where(runs.c.closed_at.is_(None)),
+            select(changes.c.target).where(held),
+        ],
+        "pool": [
+            select(runs.c.pool).where(runs.c.closed_at.is_(None), runs.c.pool != ""),
+            select(runs.c.pool)
+            .join(changes, changes.c.run_id == runs.c.id)
+            .where(held, runs.c.pool != ""),
+        ],
+    }
+    return {name for each in sources.get(scope, []) for name in tx.conn.execute(each).scalars()}
 
 
 def put(

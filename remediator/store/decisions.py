@@ -1,10 +1,14 @@
 """Decisions on record: why it did, and why it did not.
 
-Only a change of reason makes a new row; repeats are counted on the row they repeat.
+Only a change of reason makes a new row; repeats are counted on the row they repeat. The surprise:
+reasons that keep coming and going are counted as well, so that an alert that flaps for a day does
+not leave thousands of rows.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -12,6 +16,12 @@ from sqlalchemy import insert, select, update
 from remediator.model.decision import Admitted, Decision, Reason
 from remediator.store.database import Tx
 from remediator.store.tables import decisions
+
+# A reason has so many rows in so long, between two runs; from then on it is counted.
+ROWS_OF_A_REASON = 2
+FLAPS_WITHIN = timedelta(hours=1)
+# More than all reasons together can have in that time.
+LOOKED_BACK = 100
 
 
 def record(tx: Tx, *, alert_id: int, playbook: str, target: str, decision: Decision) -> None:
@@ -23,18 +33,13 @@ def record(tx: Tx, *, alert_id: int, playbook: str, target: str, decision: Decis
         "evidence": decision.evidence,
         "run_id": decision.run_id if isinstance(decision, Admitted) else None,
     }
-    last = tx.conn.execute(
-        select(decisions.c.id, decisions.c.reason, decisions.c.count)
-        .where(decisions.c.alert_id == alert_id, decisions.c.playbook == playbook)
-        .order_by(decisions.c.id.desc())
-        .limit(1)
-    ).first()
-    if last is not None and not admitted and last.reason == values["reason"]:
+    repeated = None if admitted else _repeated(tx, alert_id, playbook, values["reason"])
+    if repeated is not None:
         tx.conn.execute(
             update(decisions)
-            .where(decisions.c.id == last.id)
+            .where(decisions.c.id == repeated)
             .values(
-                count=last._mapping["count"] + 1,
+                count=decisions.c.count + 1,
                 last_at=tx.now,
                 detail=values["detail"],
                 evidence=values["evidence"],
@@ -54,6 +59,21 @@ def record(tx: Tx, *, alert_id: int, playbook: str, target: str, decision: Decis
             count=1,
         )
     )
+
+
+def _repeated(tx: Tx, alert_id: int, playbook: str, reason: str) -> int | None:
+    """Return the denial that one for this reason repeats: the last, or one that keeps recurring."""
+    rows = tx.conn.execute(
+        select(decisions.c.id, decisions.c.reason, decisions.c.admitted, decisions.c.first_at)
+        .where(decisions.c.alert_id == alert_id, decisions.c.playbook == playbook)
+        .order_by(decisions.c.id.desc())
+        .limit(LOOKED_BACK)
+    ).all()
+    if rows and rows[0].reason == reason:
+        return int(rows[0].id)
+    since_run = takewhile(lambda row: not row.admitted, rows)
+    same = [r.id for r in since_run if r.reason == reason and r.first_at > tx.now - FLAPS_WITHIN]
+    return int(same[0]) if len(same) >= ROWS_OF_A_REASON else None
 
 
 def record_if_first(tx: Tx, *, alert_id: int, decision: Decision) -> None:
