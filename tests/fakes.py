@@ -338,7 +338,11 @@ class FakeKnobs(FakeActuator):
     def _do(self, call: Call) -> Mapping[str, Any]:
         assert call.verb == "set", f"a target that leases nothing cannot {call.verb}"
         replayed = call.idempotency_key in self.seen
-        self._record(call, applied=not replayed, replayed=replayed)
+        wanted = call.args.get("if_generation")
+        moved = not replayed and wanted is not None and wanted != self.generation
+        self._record(call, applied=not replayed and not moved, replayed=replayed)
+        if moved:
+            raise RefusedError("it has moved since", reason="generation")
         if not replayed:
             self.values |= call.args["values"]
             self.generation += 1
@@ -382,9 +386,17 @@ class FakeProcess(FakeActuator):
             return self.probe_answers.popleft()
         if not self.reachable:
             return None
+        if call.verb == "stop" and not self.running:
+            return True
+        if "pid" not in before:
+            return None
+        now = await self.read(target)
+        if now["started_at"] > before["started_at"]:
+            return True
+        replaced = bool(now["pid"] != before["pid"])
         if call.verb == "stop":
-            return not self.running or self.pid != before.get("pid")
-        return self.running and self.pid != before.get("pid")
+            return replaced
+        return (replaced or None) if now["pid"] else False
 
     def _do(self, call: Call) -> Mapping[str, Any]:
         if call.verb == "stop":

@@ -145,6 +145,17 @@ class Readmit:
 
 
 @dataclass(frozen=True)
+class Record:
+    """Nothing is to be done any more about something: write that down, and go on.
+
+    Attributes:
+        write: checks by itself that the run is still ours.
+    """
+
+    write: InTx
+
+
+@dataclass(frozen=True)
 class Halt:
     """The run ends here, as if it had been asked to stop for this reason."""
 
@@ -183,6 +194,7 @@ Move = (
     | Wait
     | Ask
     | Readmit
+    | Record
     | Halt
     | Done
     | Failed

@@ -8,11 +8,13 @@ live on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from remediator.engine.actions.knobs import OWNER
-from remediator.engine.moves import SETTINGS, Progress, Result, Send
+from remediator.engine import held
+from remediator.engine.actions.knobs import OWNER, settings_of
+from remediator.engine.moves import SETTINGS, Inspect, Progress, Record, Result, Send
 from remediator.engine.settle import TAKE_BACK, takes_all_back
 from remediator.model.run import Phase, Run, StepRow
 from remediator.store import changes, steps
@@ -34,8 +36,8 @@ def to_take_back(progress: Progress) -> list[StepRow]:
     return list(reversed(chosen.values()))
 
 
-def next_undo(progress: Progress) -> Send | list[str]:
-    """Return the next call of the rollback, or what could not be taken back once all is tried."""
+def next_undo(progress: Progress) -> Inspect | Record | Send | list[str]:
+    """Return the next move of the rollback, or what could not be taken back once all is tried."""
     failures = []
     for row in to_take_back(progress):
         call = f"undo:{row.call}"
@@ -43,7 +45,7 @@ def next_undo(progress: Progress) -> Send | list[str]:
             call, row.iteration, phase=Phase.ROLLBACK, pc=row.pc, retries=ROLLBACK_RETRIES
         )
         if result is None:
-            return _undo(row, call)
+            return _look(progress, row) or _undo(progress, row, call)
         if result is not Result.OK:
             attempts = progress.attempts(call, row.iteration, phase=Phase.ROLLBACK, pc=row.pc)
             failures.append(f"{row.call}: {attempts[-1].error}")
@@ -54,16 +56,45 @@ def next_undo(progress: Progress) -> Send | list[str]:
 ROLLBACK_RETRIES = 5
 
 
-def _undo(row: StepRow, call: str) -> Send:
+def _look(progress: Progress, row: StepRow) -> Inspect | Record | None:
+    """Look at what nothing keeps from being overwritten: a person may have set it since."""
+    undo: dict[str, Any] = row.undo or {}
+    if undo["verb"] != "set" or row.before.get("settings", {}).get("leasing", True):
+        return None
+    role = undo.get("role", SETTINGS)
+    if role not in progress.view:
+        return Inspect(role)
+    now: Mapping[str, Any] = settings_of(progress, role).get("values", {})
+    for knob, base in undo["args"]["values"].items():
+        sent = (step.args.get("values", {}) for step in progress.history.steps)
+        ours = {base, *(values[knob] for values in sent if knob in values)}
+        if now.get(knob, base) not in ours:
+            why = f"{knob} is {now[knob]:g}, which run R{row.run_id} did not set: left alone"
+            return Record(partial(_left_alone, row=row, knob=knob, why=why))
+    return None
+
+
+def _left_alone(tx: Tx, run: Run, *, row: StepRow, knob: str, why: str) -> None:
+    steps.mark_undone(tx, run, pc=row.pc, calls=(row.call,))
+    change = changes.open_change(tx, run.target, run.mode, knob)
+    if change is not None:
+        held.yield_to(tx, change, why)
+
+
+def _undo(progress: Progress, row: StepRow, call: str) -> Send:
     undo: dict[str, Any] = row.undo or {}
     args = {"owner": OWNER, "reason": f"run R{row.run_id} takes {row.call} back", **undo["args"]}
+    generation = settings_of(progress, undo.get("role", SETTINGS)).get("generation")
+    if undo["verb"] == "set" and generation is not None:
+        args["if_generation"] = generation
     return Send(
         call=call,
         role=undo.get("role", SETTINGS),
         verb=undo["verb"],
         args=args,
         why=f"take {row.call} back",
-        idempotent=undo.get("idempotent", undo["verb"] != "start"),
+        # Also a start: what runs already is not started again. Once too often is better than never.
+        idempotent=undo.get("idempotent", True),
         pc=row.pc,
         iteration=row.iteration,
         phase=Phase.ROLLBACK,

@@ -29,6 +29,7 @@ from remediator.engine.moves import (
     Move,
     Progress,
     Readmit,
+    Record,
     Send,
     Wait,
 )
@@ -143,6 +144,9 @@ class Runner:
         if isinstance(move, Send):
             return not await self._send(progress, move, view)
         view.clear()
+        if isinstance(move, Record):
+            await self.db.write(move.write, run)
+            return False
         if isinstance(move, Readmit):
             return await self._readmit(loaded, progress, move)
         if isinstance(move, Halt):

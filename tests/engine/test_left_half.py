@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from remediator.engine import settle
+from remediator.engine.stopping import stop_scope
 from remediator.model.decision import Reason
 from remediator.model.guard import Breaker
 from remediator.model.run import RunState
@@ -177,3 +178,116 @@ async def test_a_run_that_cannot_even_be_given_up_is_closed_and_wakes_a_person(
     assert run.state is RunState.FAILED
     assert "nothing more can be done about it" in run.reason
     assert "set on gpu-1: given up" in world.paged()
+
+
+# -- a person in between ---------------------------------------------------------------------------
+
+
+def a_shift(**changed: Any) -> dict[str, Any]:
+    return playbook({"shift_load": {"weight": 50}}, **changed)
+
+
+def helped(world: World) -> None:
+    """Let whatever takes load off help."""
+    weight = world.balancer.values
+    world.metrics.answers["p95"] = lambda _now: 0.2 if weight["weight"] < 100 else 0.5
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_a_restore_does_not_fight_a_person_who_took_the_target_out(
+    world: World, *, stopped: bool
+) -> None:
+    world.serve(a_shift())
+    helped(world)
+    await world.fire(ALERT)
+    await world.ended()
+    by_hand(world.balancer, weight=0)
+    await world.resolve(ALERT)
+    if stopped:
+        world.db.transact(stop_scope, scope="all", name="", by="ann", reason="now")
+    await world.until(lambda: world.changes(still_held=True) == [])
+    assert world.balancer.values["weight"] == 0
+    assert world.change()["state"] == "yielded"
+    assert "weight is 0, and was left at 50" in world.messages()[-1]["body"]
+
+
+async def test_a_rollback_does_not_fight_a_person_who_took_the_target_out(world: World) -> None:
+    world.serve(a_shift())
+    world.metrics.answers["p95"] = 0.5
+    await world.fire(ALERT)
+    await world.settle(10)
+    by_hand(world.balancer, weight=0)
+    world.metrics.answers["p95"] = 5.0
+    run = await world.ended()
+    assert run.state is RunState.ROLLED_BACK
+    assert world.balancer.values["weight"] == 0
+    assert world.change()["state"] == "yielded"
+
+
+async def test_a_person_who_is_faster_than_the_give_back_wins(world: World) -> None:
+    world.serve(a_shift())
+    helped(world)
+    await world.fire(ALERT)
+    await world.ended()
+    world.balancer.witness = lambda call: (
+        None if world.balancer.values["weight"] != 50 else by_hand(world.balancer, weight=10)
+    )
+    await world.resolve(ALERT)
+    await world.until(lambda: world.changes(still_held=True) == [])
+    assert world.balancer.values["weight"] == 10
+
+
+async def test_a_step_back_that_nobody_could_say_of_is_gone_on_from(world: World) -> None:
+    world.serve(a_shift())
+    helped(world)
+    await world.fire(ALERT)
+    await world.ended()
+    world.balancer.script("set", *[Outcome.UNKNOWN_APPLIED] * 10)
+    await world.resolve(ALERT)
+    await world.until(lambda: world.changes(still_held=True) == [], within=7200)
+    assert world.balancer.values["weight"] == 100
+    assert world.change()["state"] == "restored"
+
+
+async def test_a_knob_that_a_person_pinned_at_the_target_is_not_released(world: World) -> None:
+    world.serve(a_throttle(guards=COOL))
+    world.metrics.answers["p95"] = lambda _now: 0.2 if world.detector.value() < 10 else 0.5
+    await world.fire(ALERT)
+    await world.ended()
+    world.detector.pin("max_concurrency", value=3)
+    world.db.transact(stop_scope, scope="all", name="", by="bob", reason="now")
+    await world.until(lambda: world.changes(still_held=True) == [])
+    assert world.detector.value() == 3
+    assert world.change()["state"] == "yielded"
+    assert "pinned by ann" in world.change()["reason"]
+
+
+# -- a way back that gets lost ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_unknown", ["probe", "escalate"])
+@pytest.mark.parametrize("lost", [Outcome.UNKNOWN_LOST, Outcome.UNKNOWN_APPLIED])
+async def test_a_target_never_stays_stopped_because_one_answer_was_lost(
+    world: World, lost: Outcome, on_unknown: str
+) -> None:
+    world.serve(a_restart(guards=COOL, step={"on_unknown": on_unknown}))
+    world.process.script("start", Outcome.PERMANENT, lost)
+    await world.fire(an_alert("Down"))
+    run = await world.ended()
+    assert world.process.running
+    assert run.state is RunState.ROLLED_BACK
+
+
+async def test_a_process_that_dies_before_its_start_leaves_nothing_stopped(world: World) -> None:
+    world.serve(a_restart(guards=COOL, step={"on_unknown": "probe"}))
+    world.process.script("start", Outcome.PERMANENT)
+    one = world.dying("one", before="begin", times=4, after_commit=True)
+    await world.fire(an_alert("Down"))
+    await world.until(lambda: one.dead, within=60)
+    assert world.steps()[-1].call == "undo:stop"
+    world.controllers.remove(one)
+    one.db.close()
+    world.controller("two")
+    run = await world.ended()
+    assert world.process.running
+    assert run.state is RunState.ROLLED_BACK

@@ -13,8 +13,20 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from remediator.engine.actions.knobs import OWNER, number, revert_pace
-from remediator.engine.moves import Done, Failed, Measure, Move, Progress, Result, Send, Wait
+from remediator.engine import held
+from remediator.engine.actions.knobs import OWNER, number, revert_pace, settings_of
+from remediator.engine.moves import (
+    Done,
+    Failed,
+    Inspect,
+    Measure,
+    Move,
+    Progress,
+    Record,
+    Result,
+    Send,
+    Wait,
+)
 from remediator.engine.verify import (
     SAMPLED_AT,
     measure_beside,
@@ -26,7 +38,7 @@ from remediator.model.run import HeldChange, Run
 from remediator.model.spec import Condition
 from remediator.model.throttle import jitter, step_back
 from remediator.model.verdict import ENOUGH_SAMPLES, Reading, Verdict, fresh, has_held
-from remediator.store import changes
+from remediator.store import changes, runs
 from remediator.store.database import Tx
 
 HEALTHY, HARD, DEMAND = "healthy", "hard", "demand"
@@ -148,8 +160,13 @@ def _trusted(progress: Progress, role: str, spec: Mapping[str, Any]) -> tuple[Re
     return sampled(progress, taken) if spec.get(SAMPLED_AT) else taken
 
 
-def _give_back(progress: Progress, change: HeldChange, iteration: int, *, call: str = CALL) -> Send:
+def _give_back(progress: Progress, change: HeldChange, iteration: int, *, call: str = CALL) -> Move:
+    if change.actuator not in progress.view:
+        return Inspect(change.actuator)
     value = _next_value(progress, change, iteration, call=call)
+    taken = _taken(progress, change, value)
+    if taken is not None:
+        return Record(partial(_yield, change_id=change.id, why=taken))
     cause = "healthy" if call == CALL else "stopped"
     why = f"{cause}: {change.knob} {change.value:g} -> {value:g} (base {change.base:g})"
     args: dict[str, Any] = {"owner": OWNER, "reason": f"run R{progress.run.id}: {why}"}
@@ -158,7 +175,7 @@ def _give_back(progress: Progress, change: HeldChange, iteration: int, *, call: 
         args["knob"] = change.knob
     else:
         args |= {"values": {change.knob: number(value)}, "lease_s": change.lease_s}
-        args |= revert_pace(change.restore) if change.reverts_itself else {}
+        args |= revert_pace(change.restore) if change.reverts_itself else _unmoved(progress, change)
     interval = _interval(progress, change) if call == CALL else None
     return Send(
         call=call,
@@ -175,14 +192,44 @@ def _give_back(progress: Progress, change: HeldChange, iteration: int, *, call: 
     )
 
 
-def _next_value(progress: Progress, change: HeldChange, iteration: int, *, call: str) -> float:
+def _unmoved(progress: Progress, change: HeldChange) -> dict[str, Any]:
+    generation = settings_of(progress, change.actuator).get("generation")
+    return {} if generation is None else {"if_generation": generation}
+
+
+def _taken(progress: Progress, change: HeldChange, value: float) -> str | None:
+    """Return who has the knob by now, if it is not ours any more; a target that is mute says no."""
+    document, knob = settings_of(progress, change.actuator), change.knob
+    for what, by in (("pinned", "pins"), ("leased", "leases")):
+        owner = document.get(by, {}).get(knob, {}).get("owner", OWNER)
+        if owner != OWNER:
+            return f"{knob} is {what} by {owner}"
+    current = document.get("values", {}).get(knob, change.value)
+    # A step of an earlier restore that nobody could say of may have come through.
+    if change.reverts_itself or current in {change.value, value, change.base, _stepped_up(change)}:
+        return None
+    return f"{knob} is {current:g}, and was left at {change.value:g}: somebody else sets it"
+
+
+def _stepped_up(change: HeldChange) -> float:
     step = (change.restore or {}).get("step")
-    if call == ALL_AT_ONCE or step is None:
-        return change.base
+    return step_back(change.value, base=change.base, step=step) if step else change.base
+
+
+def _next_value(progress: Progress, change: HeldChange, iteration: int, *, call: str) -> float:
     pending = progress.attempts(call, iteration)
     if pending:
         return float(pending[-1].args.get("values", {}).get(change.knob, change.base))
-    return step_back(change.value, base=change.base, step=step)
+    values = settings_of(progress, change.actuator).get("values", {})
+    back_already = not change.reverts_itself and values.get(change.knob) == change.base
+    return change.base if call == ALL_AT_ONCE or back_already else _stepped_up(change)
+
+
+def _yield(tx: Tx, run: Run, *, change_id: int, why: str) -> None:
+    runs.fenced_update(tx, run, epoch=run.epoch)
+    change = changes.get_change(tx, change_id)
+    if change is not None and change.closed_at is None:
+        held.yield_to(tx, change, why)
 
 
 def _stepped(tx: Tx, run: Run, *, change_id: int, value: float, interval: timedelta | None) -> None:
