@@ -123,28 +123,6 @@ def asking(tx: Tx, *, playbook: str, target: str, but: int = NOBODY) -> int | No
     return found
 
 
-def in_use(tx: Tx, scope: str) -> set[str]:
-    """Return the playbooks, targets or pools that open runs and held changes name."""
-    held = changes.c.closed_at.is_(None)
-    sources = {
-        "playbook": [
-            select(runs.c.playbook).where(runs.c.state.in_(_OPEN)),
-            select(changes.c.playbook).where(held),
-        ],
-        "target": [
-            select(runs.c.target).where(runs.c.state.in_(_OPEN)),
-            select(changes.c.target).where(held),
-        ],
-        "pool": [
-            select(runs.c.pool).where(runs.c.state.in_(_OPEN), runs.c.pool != ""),
-            select(runs.c.pool)
-            .join(changes, changes.c.run_id == runs.c.id)
-            .where(held, runs.c.pool != ""),
-        ],
-    }
-    return {name for each in sources.get(scope, []) for name in tx.conn.execute(each).scalars()}
-
-
 def is_worked_on(tx: Tx, alert_id: int) -> bool:
     """Say whether any run of an alert is open."""
     found = tx.conn.execute(
