@@ -22,10 +22,13 @@ from remediator.language.loader import TEST_SUFFIXES, load_files
 from remediator.language.tree import MAX_BYTES, Node, read_tree
 from remediator.model.duration import format_duration
 from remediator.model.playbook import Pinned
+from remediator.model.step import ACTION_KINDS
 from remediator.rehearsal.script import Becomes, Scene, Script
 
 Place = tuple[str | int, ...]
 EXPECTED_AT = ("decisions", "runs", "actions", "would", "messages")
+# The scope that has no name.
+ALL = "all"
 OF_PROCESSES = frozenset({Becomes.RUNNING, Becomes.STOPPED, Becomes.HUNG})
 
 
@@ -166,6 +169,7 @@ def _unknown_names(script: Script, root: Node, playbooks: Collection[str]) -> It
         names.setdefault(scene.name, root.place(*at, "name")[0])
         yield from _behind_the_end(scene, root, at)
         yield from _impossible(scene, script, root, at)
+        yield from _scopes(scene, root, at, known=_in_scope(script, playbooks))
         for place, target in _targets_named(scene):
             yield from _known("target", target, targets, root.place(*at, *place))
         for place, playbook in _playbooks_named(scene):
@@ -176,7 +180,8 @@ def _known(
     kind: str, name: str, known: Collection[str], place: tuple[int, int]
 ) -> Iterator[Finding]:
     if name not in known:
-        hint = did_you_mean(name, known, otherwise=one_of(sorted(known)))
+        listed = one_of(sorted(known)) if known else "there is none"
+        hint = did_you_mean(name, known, otherwise=listed)
         yield Finding(*place, f"there is no {kind} {name!r}", hint)
 
 
@@ -191,6 +196,18 @@ def _behind_the_end(scene: Scene, root: Node, at: Place) -> Iterator[Finding]:
                 message = f"the test ends after {format_duration(scene.length)}"
                 hint = "give it a greater length"
                 yield Finding(*root.place(*at, *place, index, "at"), message, hint)
+    yield from _never_ends(scene, root, at)
+
+
+def _never_ends(scene: Scene, root: Node, at: Place) -> Iterator[Finding]:
+    ends = [(("alerts", i, "until"), one.until) for i, one in enumerate(scene.alerts)]
+    ends += [(("silences", i, "until"), one.until) for i, one in enumerate(scene.silences)]
+    begins = [(("actuators", i, "after"), one.after) for i, one in enumerate(scene.actuators)]
+    for place, moment in (*ends, *begins):
+        if moment is not None and moment > scene.length:
+            message = f"the test ends after {format_duration(scene.length)}"
+            hint = "give it a greater length, or leave it out"
+            yield Finding(*root.place(*at, *place), message, hint)
 
 
 def _impossible(scene: Scene, script: Script, root: Node, at: Place) -> Iterator[Finding]:
@@ -206,6 +223,35 @@ def _impossible(scene: Scene, script: Script, root: Node, at: Place) -> Iterator
             place = root.place(*at, "events", index, "pin")
             hint = did_you_mean(event.pin, knobs, otherwise=one_of(sorted(target.settings)))
             yield Finding(*place, f"{event.target} has no setting {event.pin!r}", hint)
+
+
+def _in_scope(script: Script, playbooks: Collection[str]) -> Mapping[str, Collection[str]]:
+    return {
+        "playbook": playbooks,
+        "target": script.inventory,
+        "pool": {target.pool for target in script.inventory.values() if target.pool},
+        "action": ACTION_KINDS,
+    }
+
+
+def _scopes(
+    scene: Scene, root: Node, at: Place, *, known: Mapping[str, Collection[str]]
+) -> Iterator[Finding]:
+    for index, control in enumerate(scene.controls):
+        for verb in ("pause", "resume", "stop"):
+            scope = getattr(control, verb)
+            if scope is None or scope == ALL:
+                continue
+            place = root.place(*at, "controls", index, verb)
+            kind, colon, name = scope.partition(":")
+            # What is under way cannot be stopped by what it does.
+            kinds = [one for one in known if (verb, one) != ("stop", "action")]
+            if kind not in kinds or not colon:
+                hint = did_you_mean(kind, kinds, otherwise=f"write {ALL}, or KIND:NAME")
+                message = f"{scope!r} is no scope: {one_of([ALL, *kinds])}"
+                yield Finding(*place, message, hint)
+            else:
+                yield from _known(kind, name, known[kind], place)
 
 
 def _targets_named(scene: Scene) -> Iterator[tuple[Place, str]]:

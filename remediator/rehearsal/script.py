@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -195,6 +195,18 @@ class Control(Spec):
         return self
 
 
+Says = TypeVar("Says", bound=Spec)
+
+
+def _says_something(expected: Says) -> Says:
+    values = (getattr(expected, name) for name in type(expected).model_fields)
+    # An empty list of actions expects that there are none; an empty mapping expects nothing.
+    if all(value is None or value == {} for value in values):
+        msg = f"expects nothing; give one of {', '.join(type(expected).model_fields)}"
+        raise ValueError(msg)
+    return expected
+
+
 class ExpectedDecision(Spec):
     """A decision about an alert: a run, or why not."""
 
@@ -252,11 +264,15 @@ class ExpectedTarget(Spec):
     weight: float | None = Field(default=None, description="Its weight at the balancer.")
     replicas: int | None = Field(default=None, description="How many replicas serve.")
 
+    @model_validator(mode="after")
+    def _something(self) -> ExpectedTarget:
+        return _says_something(self)
+
 
 class Expected(Spec):
     """What must have come of it; what is left out is not compared."""
 
-    decisions: tuple[ExpectedDecision, ...] | None = Field(
+    decisions: Annotated[tuple[ExpectedDecision, ...], Field(min_length=1)] | None = Field(
         default=None, description="These, in this order; others may lie between them."
     )
     runs: tuple[ExpectedRun, ...] | None = Field(
@@ -277,10 +293,7 @@ class Expected(Spec):
 
     @model_validator(mode="after")
     def _something(self) -> Expected:
-        if not self.model_fields_set:
-            msg = f"expects nothing; give one of {', '.join(type(self).model_fields)}"
-            raise ValueError(msg)
-        return self
+        return _says_something(self)
 
 
 class Scene(Spec):

@@ -55,6 +55,9 @@ def _expanded(item: str) -> list[str]:
     if match is None or (match["step"] and not match["times"]):
         msg = f"{item!r} is not a sample; write 5, 5x10, 0+2x10, _, _x3 or stale"
         raise ValueError(msg)
+    if match["times"] and match["first"][-1] in "fFnN":
+        msg = f"{item!r} is not a sample; write {match['first']} as often as it is meant"
+        raise ValueError(msg)
     # As promtool counts: `5x3` is the 5 and three more of them.
     times = min(int(match["times"] or 0), MOST_SAMPLES) + 1
     first, step = float(match["first"]), float(match["step"] or 0)

@@ -51,6 +51,7 @@ from remediator.rehearsal.script import (
 )
 from remediator.rehearsal.series import Series
 from remediator.rehearsal.story import Story, read_story
+from remediator.rehearsal.vacuous import came_to_nothing
 from remediator.store.agenda import next_due
 from remediator.store.database import Database, Tx
 from remediator.telemetry import Metrics
@@ -151,6 +152,8 @@ class Stage:
         self._firing: dict[str, Alert] = {}
         self._due: list[tuple[datetime, int, Happening]] = []
         self._number = itertools.count()
+        # Behaviours that should have an effect, and whether any of them had it.
+        self._effects: dict[Behaviour, bool] = {}
         self.pace = Pace(scrape=script.interval, evaluation=script.interval)
         self.reconciler = self._wire(library)
         self._plan()
@@ -282,7 +285,12 @@ class Stage:
 
     def _on_effect(self, behaviour: Behaviour) -> None:
         at = self.clock() + behaviour.after - self.start
-        self._at(at, partial(self._scrape_other, behaviour.effect))
+        self._effects.setdefault(behaviour, False)
+        self._at(at, partial(self._take_effect, behaviour))
+
+    async def _take_effect(self, behaviour: Behaviour) -> None:
+        self._effects[behaviour] = True
+        await self._scrape_other(behaviour.effect)
 
     async def _scrape_other(self, series: Sequence[SeriesSpec]) -> None:
         count = f"{len(series)} series" if len(series) > 1 else series[0].series
@@ -307,9 +315,6 @@ class Stage:
             if line["log_level"] in {"error", "critical"}:
                 trace = str(line.get("exception", "")).strip().split("\n")
                 self.mistakes.append(f"an error of the engine: {line['event']}: {trace[-1]}")
-        for cue in self.props.cues:
-            if not cue.used:
-                self.mistakes.append(f"nothing ever called {cue.behaviour.named}")
         return self.db.transact(self._told, writing=False)
 
     async def _round(self) -> None:
@@ -346,6 +351,13 @@ class Stage:
         return min(end, self.start + SECOND * seconds)
 
     def _told(self, tx: Tx) -> Story:
+        self.mistakes += came_to_nothing(
+            tx,
+            self.scene,
+            cues=self.props.cues,
+            silences=self.silenced.made,
+            waiting=[behaviour for behaviour, came in self._effects.items() if not came],
+        )
         return read_story(
             tx,
             start=self.start,

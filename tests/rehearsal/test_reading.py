@@ -45,7 +45,7 @@ def test_a_good_file_has_its_playbooks_and_the_lines_of_its_tests(tmp_path: Path
         ("play.yaml", "plya.yaml", "1:13: there is no file 'plya.yaml' (seen from"),
         (
             "actions: []",
-            "targets: {gpu-2: {}}",
+            "targets: {gpu-2: {draining: true}}",
             "there is no target 'gpu-2' (did you mean 'gpu-1'?)",
         ),
         (
@@ -110,6 +110,53 @@ def test_a_good_file_has_its_playbooks_and_the_lines_of_its_tests(tmp_path: Path
             "expect",
             "events: [{target: gpu-1, pin: max_concurency}]\n    expect",
             "gpu-1 has no setting 'max_concurency' (did you mean 'max_concurrency'?)",
+        ),
+        ("actions: []", "decisions: []", "decisions: must not be empty"),
+        ("actions: []", "targets: {}", "5:13: tests[0].expect: expects nothing"),
+        ("actions: []", "actions: null", "5:13: tests[0].expect: expects nothing"),
+        (
+            "actions: []",
+            "targets: {gpu-1: {}}",
+            "targets.gpu-1: expects nothing; give one of settings, process",
+        ),
+        (
+            "expect",
+            "controls: [{pause: 'taget:gpu-1'}]\n    expect",
+            "5:17: 'taget:gpu-1' is no scope: one of all, playbook, target, pool, action (did you",
+        ),
+        ("expect", "controls: [{pause: nonsense}]\n    expect", "'nonsense' is no scope"),
+        ("expect", "controls: [{resume: 'all:x'}]\n    expect", "'all:x' is no scope"),
+        (
+            "expect",
+            "controls: [{pause: 'target:gpu-99'}]\n    expect",
+            "there is no target 'gpu-99' (did you mean 'gpu-1'?)",
+        ),
+        (
+            "expect",
+            "controls: [{stop: 'playbok:retune'}]\n    expect",
+            "'playbok:retune' is no scope: one of all, playbook, target, pool (did you mean",
+        ),
+        ("expect", "controls: [{stop: 'action:wait'}]\n    expect", "'action:wait' is no scope"),
+        (
+            "expect",
+            "controls: [{pause: 'pool:p'}]\n    expect",
+            "there is no pool 'p' (there is none)",
+        ),
+        (
+            "expect",
+            "alerts: [{until: 31m, labels: {alertname: x}}]\n    expect",
+            "5:15: the test ends after 30m (give it a greater length, or leave it out)",
+        ),
+        (
+            "expect",
+            "silences: [{until: 31m, matchers: [a=b]}]\n    expect",
+            "the test ends after 30m",
+        ),
+        ("expect", "actuators: [{call: stop, after: 31m}]\n    expect", "the test ends after 30m"),
+        (
+            "expect",
+            "input_series: [{series: up, values: NaNx3}]\n    expect",
+            "'NaNx3' is not a sample; write NaN as often as it is meant",
         ),
         ("tests:", "start: 2026-01-01T00:00:00\ntests:", "start needs a time zone"),
         (
