@@ -115,23 +115,18 @@ def _tell_stopped(stopped: dict[str, Any]) -> None:
 
 def _line(one: dict[str, Any]) -> str:
     place = one["scope"] if one["scope"] == "all" else f"{one['scope']}:{one['name']}"
-    kind = str(one["kind"]).replace("_", " ")
     said = _said(one["kind"], one["value"] or {})
     until = f", until {clock_time(one['until'])}" if one["until"] else ", until it is lifted"
-    if one["kind"] == Kind.BREAKER_RESET:
-        # It happened, and is not in force.
-        until = f" at {clock_time(one['created_at'])}"
-    return f"{one['id']}  {kind}  {place}{said}  by {one['by']}{until}: {one['reason']}"
+    return f"{one['id']}  {one['kind']}  {place}{said}  by {one['by']}{until}: {one['reason']}"
 
 
 def _said(kind: str, value: dict[str, Any]) -> str:
     """Return what a control decides, beside its scope."""
     if value.get("decision") == Ruling.WAIVE:
         return f"  waives {', '.join(value['guards'])}"
-    said = {
+    words: dict[str, str] = {
         Kind.OVERRIDE: "hands off",
         Kind.MODE: f"{value.get('mode')} at most",
         Kind.PIN: str(value.get("knob")),
-        Kind.BREAKER_RESET: f"for {value.get('class')}",
-    }.get(Kind(kind))
-    return f"  {said}" if said else ""
+    }
+    return f"  {words[kind]}" if kind in words else ""

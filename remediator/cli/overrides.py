@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -127,19 +128,26 @@ def mode(
         out.print(plain(line))
 
 
-def _more_careful(url: str, where: str, wanted: Mode) -> Iterator[str]:
-    """Yield what allows less than the wanted mode all the same: the configuration, the files."""
+def _more_careful(url: str, where: str, wanted: Mode) -> list[str]:
+    """Return, a line for each reason, what goes less far than the wanted mode all the same."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for who, cap, why in _caps(url, where):
+        if wanted.at_most(cap) is not wanted:
+            found[f"{cap} at most, because of {why}"].append(who)
+    return [f"    {', '.join(names)}: {why}" for why, names in found.items()]
+
+
+def _caps(url: str, where: str) -> Iterator[tuple[str, Mode, str]]:
+    """Yield who goes how far, and what says so: the configuration, or the file of a playbook."""
     scope, _, name = where.partition(":")
     for target in ask_list(url, "/api/v1/targets", {}):
         if scope in {"target", "pool"} and target["name" if scope == "target" else "pool"] != name:
             continue
         for setting, cap in target["caps"].items():
-            if wanted.at_most(Mode(cap)) is not wanted:
-                yield f"    {target['name']}: {cap}, because of {setting} in the configuration"
+            yield target["name"], Mode(cap), f"{setting} in the configuration"
     for one in ask(url, "/api/v1/playbooks")["playbooks"]:
-        mine = scope != "playbook" or one["name"] == name
-        if mine and wanted.at_most(Mode(one["mode"])) is not wanted:
-            yield f"    {one['name']}: {one['mode']}, because its file says so"
+        if scope != "playbook" or one["name"] == name:
+            yield one["name"], Mode(one["mode"]), "its own file"
 
 
 def reset_breaker(

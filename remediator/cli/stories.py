@@ -103,7 +103,8 @@ def shown_verdict(run: dict[str, Any]) -> Text:
     if run["mode"] == Mode.OBSERVE and verdict:
         mended = str(run["reason"]).startswith(NATURAL)
         return plain(NATURAL if mended else BY_ITSELF.get(verdict, verdict))
-    return plain(verdict or "none yet", VERDICTS.get(verdict or "", ""))
+    none = "no verdict" if run["closed_at"] else "no verdict yet"
+    return plain(verdict or none, VERDICTS.get(verdict or "", ""))
 
 
 def trust(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
@@ -206,7 +207,10 @@ def tell_run(run: dict[str, Any]) -> None:
     told = [(s["started_at"], step_line(s, observed=observed)) for s in run["steps"]]
     told += [(m["at"], measurement_line(m)) for m in run["measurements"]]
     told += [(look["at"], diagnosis_line(look)) for look in run["diagnoses"]]
-    told += [(asked["asked_at"], question_line(asked)) for asked in run["approvals"]]
+    told += [
+        (asked["asked_at"], question_line(asked, closed=bool(run["closed_at"])))
+        for asked in run["approvals"]
+    ]
     for _, line in sorted(told, key=lambda item: item[0]):
         out.print(plain(line))
     for change in run["changes"]:
@@ -244,9 +248,12 @@ def diagnosis_line(diagnosis: dict[str, Any]) -> str:
     return f"    {clock_time(diagnosis['at'])}  looked at {parts or 'nothing'}"
 
 
-def question_line(asked: dict[str, Any]) -> str:
-    """Return what a person was asked, and what they said, as a line."""
-    answer = f"open until {clock_time(asked['expires_at'])}"
+def question_line(asked: dict[str, Any], *, closed: bool = False) -> str:
+    """Return what a person was asked, and what they said, as a line.
+
+    A question that its run ended without an answer is withdrawn, whatever time it had left.
+    """
+    answer = "withdrawn" if closed else f"open until {clock_time(asked['expires_at'])}"
     if asked["decision"]:
         who = f" by {asked['by']}" if asked["by"] else ""
         why = f": {asked['reason']}" if asked["reason"] else ""

@@ -18,7 +18,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from remediator.model.duration import parse_duration
@@ -37,6 +36,7 @@ OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\u
 LONGEST_LABEL = 200
 LONGEST_LINE = 4000
 INDENT = 4
+SCOPES = ("all", "playbook:NAME", "target:NAME", "pool:NAME", "action:KIND")
 
 
 def plain(text: str, style: str = "") -> Text:
@@ -86,8 +86,10 @@ Scope = Annotated[
 
 
 def scope_of(text: str) -> dict[str, str]:
-    """Return a scope as the API takes it, from `all` or `kind:name`."""
+    """Return a scope as the API takes it, from `all` or `kind:name`, or end with one line."""
     kind, _, name = text.partition(":")
+    if kind not in {scope.partition(":")[0] for scope in SCOPES}:
+        fail(f"{text!r} is no scope; it looks like {', '.join(SCOPES)}")
     return {"scope": kind, "name": name}
 
 
@@ -133,7 +135,9 @@ def print_rows(head: Sequence[str], rows: Iterable[tuple[Sequence[Text], Text]])
     out.print(_aligned(lines[0], widths), style="bold")
     for cells, sentence in found:
         out.print(_aligned(cells, widths))
-        out.print(Padding(sentence, (0, 0, 0, INDENT), expand=False), soft_wrap=False)
+        for line in sentence.wrap(out, max(out.width - INDENT, INDENT)):
+            line.rstrip()
+            out.print(Text(" " * INDENT).append_text(line))
 
 
 def _aligned(cells: Sequence[Text], widths: Sequence[int]) -> Text:

@@ -81,6 +81,7 @@ def test_a_narrow_terminal_shows_whole_words(
     for command in ("runs", "trust"):
         lines = typed(command, "--url", told.url).out.splitlines()
         assert max(len(line) for line in lines) <= 80
+        assert not any(line.endswith(" ") for line in lines)
         assert "throttle-slow-detector" in " ".join(lines)
     lines = typed("runs", "--url", told.url).out.splitlines()
     assert min(len(line) for line in lines if line.endswith("reason")) > 60

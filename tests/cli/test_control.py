@@ -140,7 +140,7 @@ def test_a_decision_is_made_shown_and_ended(
         (("override", "target:nowhere", "--for", "1h"), "known: none"),
         (("override", "pool:x", "--for", "tomorrow"), "--for"),
         (("mode", "all", "reckless"), "mode"),
-        (("stop", "everything"), "scope"),
+        (("stop", "everything"), "'everything' is no scope; it looks like all, playbook:NAME"),
     ],
     ids=str,
 )
@@ -166,7 +166,7 @@ def test_a_mode_that_others_keep_lower_is_answered_with_what_holds(
     assert said.code == 0
     assert said.out.splitlines() == [
         "all: auto at most",
-        "    throttle-slow-detector: observe, because its file says so",
+        "    throttle-slow-detector: observe at most, because of its own file",
     ]
     assert typed("mode", "all", "observe", *WHO, *where).out == "all: observe at most\n"
     assert typed("mode", "all", "own", *where).code == 0
