@@ -68,7 +68,7 @@ class Record:
     Attributes:
         mode: the mode its file gives it.
         verdicts: closed runs that acted, by verdict.
-        observed: closed runs that only watched.
+        observed: closed runs that only watched, and measured what became of the trouble.
         healed: those of them whose trouble ended without anybody acting.
         approved, rejected, expired: what people said to its proposals.
     """

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from remediator.model.playbook import Mode, Pinned
 from remediator.model.run import PROPOSAL, Decided, RunKind, RunState
 from remediator.model.trust import Record
+from remediator.model.verdict import Verdict
 from remediator.store.database import Tx
 from remediator.store.tables import approvals, runs
 
@@ -31,7 +32,8 @@ def record_of(tx: Tx, pinned: Pinned) -> Record:
     ).all()
     watched = tx.conn.execute(
         select(runs.c.state, func.count())
-        .where(*ended, runs.c.mode == Mode.OBSERVE)
+        # Where nothing was measured, nobody knows whether the trouble ended by itself.
+        .where(*ended, runs.c.mode == Mode.OBSERVE, runs.c.verdict != Verdict.UNKNOWN)
         .group_by(runs.c.state)
     ).all()
     said = tx.conn.execute(

@@ -53,6 +53,15 @@ async def test_a_run_that_only_watched_counts_as_nature_and_never_as_help(world:
     assert (found.observed, found.healed) == (1, 1)
 
 
+async def test_a_run_that_only_watched_and_measured_nothing_says_nothing(world: World) -> None:
+    document = a_playbook(mode="observe")
+    world.serve(document)
+    await world.fire(an_alert())
+    await world.settle(5)
+    assert world.run().closed_at
+    assert world.db.transact(trust.record_of, pinned(document)).observed == 0
+
+
 async def test_a_run_that_a_person_stopped_says_nothing(world: World) -> None:
     document = once()
     world.serve(document)
