@@ -23,6 +23,7 @@ from remediator.model.alert import Alert
 from remediator.model.pace import Pace
 from remediator.model.playbook import Pinned
 from remediator.model.run import RunKind
+from remediator.store import agenda
 from tests.builders import GPU1, an_alert, pinned
 from tests.fakes import NOON, Lease
 from tests.loop.plants import (
@@ -37,7 +38,7 @@ from tests.loop.plants import (
     wide_open,
 )
 from tests.loop.sight import SHIPPED, Alerting, Scrapes, Stack
-from tests.world import World, _next_due, a_world
+from tests.world import World, a_world
 
 KNOB = "max_concurrency"
 PLAYBOOK = Path(__file__).parents[2] / "playbooks" / "throttle-slow-detector.yaml"
@@ -252,7 +253,7 @@ class Loop:
             self._revive(now)
 
     def _due_in_journal(self) -> float:
-        due = self.world.db.transact(_next_due, writing=False)
+        due = self.world.db.transact(agenda.next_due, writing=False)
         return math.inf if due is None else (due - NOON).total_seconds()
 
     async def _poll(self) -> None:
