@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from remediator.engine import held
-from remediator.engine.actions.knobs import OWNER, settings_of
+from remediator.engine.actions.knobs import OWNER, settings_of, taken_by
 from remediator.engine.moves import SETTINGS, Inspect, Progress, Record, Result, Send
 from remediator.engine.settle import TAKE_BACK, takes_all_back
 from remediator.model.run import Phase, Run, StepRow
@@ -57,21 +57,32 @@ ROLLBACK_RETRIES = 5
 
 
 def _look(progress: Progress, row: StepRow) -> Inspect | Record | None:
-    """Look at what nothing keeps from being overwritten: a person may have set it since."""
+    """Look before a knob is moved back: a person may have taken it, or set it, since."""
     undo: dict[str, Any] = row.undo or {}
-    if undo["verb"] != "set" or row.before.get("settings", {}).get("leasing", True):
+    if undo["verb"] not in {"set", "release"}:
         return None
     role = undo.get("role", SETTINGS)
     if role not in progress.view:
         return Inspect(role)
-    now: Mapping[str, Any] = settings_of(progress, role).get("values", {})
-    for knob, base in undo["args"]["values"].items():
-        sent = (step.args.get("values", {}) for step in progress.history.steps)
-        ours = {base, *(values[knob] for values in sent if knob in values)}
-        if now.get(knob, base) not in ours:
-            why = f"{knob} is {now[knob]:g}, which run R{row.run_id} did not set: left alone"
-            return Record(partial(_left_alone, row=row, knob=knob, why=why))
+    document = settings_of(progress, role)
+    for knob in undo["args"].get("values", {undo["args"].get("knob")}):
+        why = taken_by(document, knob) or _overwritten(progress, row, knob, document)
+        if why is not None:
+            return Record(partial(_left_alone, row=row, knob=knob, why=f"{why}: left alone"))
     return None
+
+
+def _overwritten(
+    progress: Progress, row: StepRow, knob: str, document: Mapping[str, Any]
+) -> str | None:
+    if row.before.get("settings", {}).get("leasing", True):
+        return None  # there a lease is ours, or it is not
+    base = (row.undo or {})["args"]["values"][knob]
+    now = document.get("values", {}).get(knob, base)
+    sent = (step.args.get("values", {}) for step in progress.history.steps)
+    if now in {base, *(values[knob] for values in sent if knob in values)}:
+        return None
+    return f"{knob} is {now:g}, which run R{row.run_id} did not set"
 
 
 def _left_alone(tx: Tx, run: Run, *, row: StepRow, knob: str, why: str) -> None:

@@ -202,3 +202,60 @@ async def test_the_next_story_is_another_one(world: World) -> None:
     await world.fire(an_alert("Slow", starts_at=world.clock.now))
     await world.settle(60)
     assert len(world.commands.sent) == 2
+
+
+# -- a knob that a person took in between ----------------------------------------------------------
+
+
+async def held_at_five(world: World) -> None:
+    world.serve(a_throttle(guards=COOL))
+    world.metrics.answers["p95"] = lambda _now: 0.5 if world.detector.value() > 5 else 0.2
+    await world.fire(SLOW)
+    await world.settle(1)
+    assert world.detector.value() == 5
+
+
+async def left_to_ann(world: World) -> None:
+    """Assert that her value stands, that the record says so, and that we sent nothing."""
+    sent = len(world.detector.sent)
+    await world.settle(60)
+    assert world.detector.value() == 7
+    assert len(world.detector.sent) == sent
+    assert (world.change()["state"], world.changes(still_held=True)) == ("yielded", [])
+    told = [m["title"] for m in world.messages()]
+    assert "gpu-1: max_concurrency at 5 was taken over by a person" in told
+    assert "pinned by ann" in world.messages()[-1]["body"] + world.change()["reason"]
+    assert not any("given back" in title for title in told)
+
+
+async def test_a_stop_leaves_a_knob_to_the_person_who_pinned_it_on_the_target(
+    world: World,
+) -> None:
+    await held_at_five(world)
+    await world.ended()
+    world.detector.pin("max_concurrency", "ann", 7)
+    world.db.transact(stop_scope, scope="target", name="gpu-1", by="bob", reason="enough")
+    await left_to_ann(world)
+
+
+async def test_a_rollback_leaves_a_knob_to_the_person_who_pinned_it_on_the_target(
+    world: World,
+) -> None:
+    await held_at_five(world)
+    world.detector.pin("max_concurrency", "ann", 7)
+    world.db.transact(stop_scope, scope="target", name="gpu-1", by="bob", reason="enough")
+    await left_to_ann(world)
+    assert world.run().state is RunState.ROLLED_BACK
+
+
+async def test_what_a_person_set_under_a_pin_that_is_gone_again_is_theirs_as_well(
+    world: World,
+) -> None:
+    await held_at_five(world)
+    await world.ended()
+    world.detector.pin("max_concurrency", "ann", 7)
+    world.detector.pins.clear()
+    world.db.transact(stop_scope, scope="target", name="gpu-1", by="bob", reason="enough")
+    await world.settle(60)
+    assert world.detector.value() == 7
+    assert world.change()["state"] == "yielded"

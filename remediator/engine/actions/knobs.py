@@ -48,6 +48,15 @@ def settings_of(progress: Progress, role: str = SETTINGS) -> Mapping[str, Any]:
     return document
 
 
+def taken_by(document: Mapping[str, Any], knob: str) -> str | None:
+    """Return who has a knob, when it is somebody else; of an unread document, nobody."""
+    for what, by in (("pinned", "pins"), ("leased", "leases")):
+        owner = document.get(by, {}).get(knob, {}).get("owner", OWNER)
+        if owner != OWNER:
+            return f"{knob} is {what} by {owner}"
+    return None
+
+
 def held_on(progress: Progress, knob: str) -> HeldChange | None:
     """Return the open change on a knob of the target, whoever made it, or None."""
     return next((c for c in progress.held if c.knob == knob and c.closed_at is None), None)

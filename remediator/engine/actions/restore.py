@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from remediator.engine import held
-from remediator.engine.actions.knobs import OWNER, number, revert_pace, settings_of
+from remediator.engine.actions.knobs import OWNER, number, revert_pace, settings_of, taken_by
 from remediator.engine.moves import (
     Done,
     Failed,
@@ -200,13 +200,18 @@ def _unmoved(progress: Progress, change: HeldChange) -> dict[str, Any]:
 def _taken(progress: Progress, change: HeldChange, value: float) -> str | None:
     """Return who has the knob by now, if it is not ours any more; a target that is mute says no."""
     document, knob = settings_of(progress, change.actuator), change.knob
-    for what, by in (("pinned", "pins"), ("leased", "leases")):
-        owner = document.get(by, {}).get(knob, {}).get("owner", OWNER)
-        if owner != OWNER:
-            return f"{knob} is {what} by {owner}"
+    taken = taken_by(document, knob)
+    if taken is not None:
+        return taken
     current = document.get("values", {}).get(knob, change.value)
-    # A step of an earlier restore that nobody could say of may have come through.
-    if change.reverts_itself or current in {change.value, value, change.base, _stepped_up(change)}:
+    # What is under a lease is under ours. A step of an earlier restore that nobody could say of may
+    # have come through.
+    if knob in document.get("leases", {}) or current in {
+        change.value,
+        value,
+        change.base,
+        _stepped_up(change),
+    }:
         return None
     return f"{knob} is {current:g}, and was left at {change.value:g}: somebody else sets it"
 
