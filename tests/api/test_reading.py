@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remediator.model.decision import Admitted
+from remediator.model.playbook import Mode
 from remediator.model.verdict import Reading
 from remediator.settings import TargetSettings
 from remediator.store import decisions, steps
@@ -155,12 +156,14 @@ async def test_what_is_not_there_is_answered_404_as_a_problem(edge: Edge, path: 
 
 
 async def test_a_target_that_does_not_answer_is_still_described(tmp_path: Path) -> None:
-    targets = {"detector-1": TargetSettings(url="http://127.0.0.1:9", instance="detector:7860")}
+    known = TargetSettings(url="http://127.0.0.1:9", instance="detector:7860", mode=Mode.PROPOSE)
+    targets = {"detector-1": known}
     async with controller(tmp_path, targets=targets) as edge:
         await a_story(edge)
         (listed,) = await read(edge, "targets")
         assert (listed["name"], listed["live"], listed["live_error"]) == ("detector-1", None, None)
         assert [change["knob"] for change in listed["changes"]] == ["max_concurrency"]
+        assert listed["caps"] == {"targets.detector-1.mode": "propose"}
         story = await read(edge, "targets/detector:7860")
         assert story["name"] == "detector-1"
         assert story["live"] is None
