@@ -23,7 +23,7 @@ from remediator.model.playbook import Mode, OnFailure, Pinned
 from remediator.model.run import History, Phase, Run, RunKind, RunState, StepStatus
 from remediator.model.step import EscalateStep
 from remediator.model.verdict import Verdict
-from remediator.store import alerts, approvals, changes, outbox, runs
+from remediator.store import alerts, approvals, changes, outbox, runs, steps
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Tx
 
@@ -117,6 +117,37 @@ def anything_done(progress: Progress) -> bool:
     )
 
 
+# Verbs of `http` and `command`: what they did is no half-done work, and no change that is held.
+FOR_GOOD = frozenset({"call", "run"})
+
+
+def left_in_place(history: History) -> list[str]:
+    """Return, in words, what was done, is there still, and shows in no list of what is held.
+
+    Not what was tried to be taken back: that is told with its error.
+    """
+    tried = {
+        (row.pc, row.call.removeprefix("undo:"))
+        for row in history.steps
+        if row.phase is Phase.ROLLBACK
+    }
+    left: dict[tuple[int, str], str] = {}
+    for row in history.steps:
+        if row.phase is not Phase.FORWARD or row.status not in TAKE_BACK or row.undone:
+            continue
+        if row.verb not in FOR_GOOD or (row.pc, row.call) in tried:
+            continue
+        left[row.pc, row.call] = row.why + ("" if row.status is StepStatus.OK else " (perhaps)")
+    return list(left.values())
+
+
+def _with_what_is_left(tx: Tx, run: Run, reason: str) -> str:
+    if not run.mode.acts or run.kind is RunKind.RESTORE:
+        return reason
+    left = left_in_place(steps.history(tx, run.id))
+    return f"{reason}; left in place: {'; '.join(left)}" if left else reason
+
+
 def succeed(tx: Tx, run: Run, move: Done) -> None:
     """Close a run whose steps all did what they should."""
     verdict, reason = move.verdict, move.reason
@@ -182,6 +213,7 @@ def end_rollback(
     """Close a run that took back what it could; hand over unless it was asked to stop."""
     state = RunState.ROLLBACK_FAILED if failures else RunState.ROLLED_BACK
     reason = run.reason + (f"; could not be taken back: {'; '.join(failures)}" if failures else "")
+    reason = _with_what_is_left(tx, run, reason)
     runs.close(tx, run, state=state, verdict=run.verdict or Verdict.UNKNOWN, reason=reason)
     if failures:
         _tell(tx, run, "critical", "rollback failed", reason)
@@ -220,7 +252,8 @@ def abandon(tx: Tx, run: Run, reason: str) -> None:
 
 def stop(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
     """Close a run that was asked to stop and has nothing to take back."""
-    runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=reason)
+    told = _with_what_is_left(tx, run, reason)
+    runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=told)
     change = changes.get_change(tx, run.change_id) if run.change_id else None
     if change is not None and change.closed_at is None:
         _keep(tx, change, reason)

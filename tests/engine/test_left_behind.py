@@ -204,6 +204,33 @@ async def test_the_next_story_is_another_one(world: World) -> None:
     assert len(world.commands.sent) == 2
 
 
+# -- what a rollback does not take back ------------------------------------------------------------
+
+
+async def test_a_run_that_was_rolled_back_says_what_it_left_in_place(world: World) -> None:
+    silence = {"silence": {"for": "30m"}}
+    undo = {"endpoint": "scaler", "method": "DELETE", "path": "/up"}
+    call = {"http": {"endpoint": "scaler", "path": "/up"}, "undo": undo, "verify": PROOF}
+    world.serve(a_playbook(name="mend", guards=COOL, steps=[silence, call]))
+    await world.fire(SLOW)
+    run = await world.ended()
+    assert run.state is RunState.ROLLED_BACK
+    assert run.reason.endswith("; left in place: POST scaler/up")
+    (page,) = [m for m in world.messages() if m["severity"] == "critical"]
+    assert "left in place: POST scaler/up" in page["body"]
+
+
+async def test_a_run_that_was_cancelled_says_what_nothing_takes_back(world: World) -> None:
+    steps = [{"command": {"run": "flush"}, "undo": "none"}, {"wait": "10m"}]
+    world.serve(a_playbook(name="flush", guards=COOL, steps=steps))
+    await world.fire(SLOW)
+    await world.settle(5)
+    await world.cancel(world.run())
+    run = await world.ended()
+    assert run.state is RunState.CANCELLED
+    assert run.reason == "cancelled by ann: changed my mind; left in place: run flush"
+
+
 # -- a knob that a person took in between ----------------------------------------------------------
 
 
