@@ -299,6 +299,8 @@ class Settings(BaseSettings):
             targets=frozenset(self.targets) | {t.instance for t in targets if t.instance},
             pools=frozenset(target.pool for target in targets if target.pool),
             endpoints=frozenset(self.endpoints),
+            # Nothing that the configuration names moves traffic or replicas.
+            roles=frozenset({"process"} if any(t.supervisor for t in targets) else ()),
             commands={
                 name: commands.placeholders(command.argv) for name, command in self.commands.items()
             },

@@ -65,6 +65,8 @@ def check(
         names = frozenset(name.strip() for name in targets.split(",")) - {""}
         surroundings = replace(surroundings, targets=names)
     library = load_files(wanted, surroundings=surroundings)
+    if not library.files:
+        fail(f"no *.yaml in {', '.join(map(str, wanted))}")
     if output is Format.JSON:
         print_json([_finding(severity, told) for severity, told in _findings(library)])
     else:

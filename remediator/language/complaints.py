@@ -105,11 +105,13 @@ def _finding(
         return _unknown_key(path, root, model)
     if kind == "union_tag_not_found":
         return _no_kind(path, node)
-    message, hint = _words(detail, node)
+    message, hint = _words(detail, node, of_matcher=bool({"alerts", "matchers"} & set(path)))
     if path[-1:] == ("undo",):
         hint = hint or "write the call that takes it back, or none"
     if path[:1] == ("vars",) and len(path) > 1:
         message, hint = f"{_shown(node.value)} is not a single value", "quote it, if it is a query"
+        if isinstance(node.value, float):
+            message, hint = f"{_shown(node.value)} is not a finite number", ""
     where = dotted(path)
     return Finding(node.line, node.column, f"{where}: {message}" if where else message, hint)
 
@@ -174,12 +176,13 @@ def _no_kind(path: tuple[str | int, ...], node: Node) -> Finding:
     return Finding(node.line, node.column, f"{dotted(path)} has no action", f"add {one_of(kinds)}")
 
 
-def _words(detail: ErrorDetails, node: Node) -> tuple[str, str]:
+def _words(detail: ErrorDetails, node: Node, *, of_matcher: bool) -> tuple[str, str]:
     kind, context = detail["type"], detail.get("ctx", {})
     said = _shown(node.value)
     words = str(detail["msg"]).lower(), ""
     if kind == "value_error":
-        words = str(context.get("error", detail["msg"])), _matcher_hint(node.value)
+        hint = _matcher_hint(node.value) if of_matcher else ""
+        words = str(context.get("error", detail["msg"])), hint
     elif kind in {"enum", "literal_error"}:
         words = _not_among(node.value, str(context["expected"]))
     elif kind == "string_pattern_mismatch":
@@ -189,7 +192,7 @@ def _words(detail: ErrorDetails, node: Node) -> tuple[str, str]:
     elif kind in _BOUNDS:
         words = f"{said} is not {_BOUNDS[kind](context)}", ""
     elif wanted := next((words for name, words in _WANTED.items() if kind.startswith(name)), ""):
-        words = _wrong_type(said, wanted, node.value)
+        words = _wrong_type(said, wanted, node.value, of_matcher=of_matcher)
     return words
 
 
@@ -209,14 +212,14 @@ _BOUNDS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def _wrong_type(said: str, wanted: str, value: Any) -> tuple[str, str]:
+def _wrong_type(said: str, wanted: str, value: Any, *, of_matcher: bool) -> tuple[str, str]:
     hint = ""
     if wanted == "a mapping of keys" and value is None:
         hint = "write {} where nothing is to be said"
     elif wanted == "a mapping of keys":
         hint = did_you_mean(str(value), ("restore", "undo", NO_UNDO))
     elif isinstance(value, dict) and wanted == "a text":
-        hint = _matcher_hint(value) or "quote a text that holds ': '"
+        hint = (of_matcher and _matcher_hint(value)) or "quote a text that holds ': '"
     elif wanted == "a list":
         hint = "begin each item with '- '"
     elif wanted == "a text" and value is not None:

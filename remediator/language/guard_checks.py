@@ -12,7 +12,7 @@ from itertools import combinations
 from remediator.language import promql
 from remediator.language.finding import Finding
 from remediator.language.subject import Subject
-from remediator.language.times import cron_problem, zone_problem
+from remediator.language.times import always_within, cron_problem, zone_problem
 from remediator.model.guard import (
     BlastRadiusGuard,
     Guard,
@@ -38,6 +38,12 @@ def check_guards(subject: Subject) -> Iterator[Finding]:
         if isinstance(guard, OnlyDuringGuard | NotDuringGuard):
             window = guard.only_during if isinstance(guard, OnlyDuringGuard) else guard.not_during
             yield from check_time(subject, ("guards", index, str(guard_kind(guard))), window)
+        if isinstance(guard, NotDuringGuard) and always_within(
+            guard.not_during.cron, guard.not_during.length
+        ):
+            message = "these windows leave no time in which it may run"
+            hint = "shorter, or less often"
+            yield subject.at("guards", index, "not_during", message=message, hint=hint)
         if isinstance(guard, HealthyOthersGuard):
             yield from _healthy(subject, index, guard)
     yield from _twice(subject)

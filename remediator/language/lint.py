@@ -136,9 +136,11 @@ def _caution(subject: Subject) -> Iterator[Finding]:
     playbook = subject.playbook
     if not playbook.mode.acts or not any(isinstance(step, CHANGING) for step in playbook.steps):
         return
-    if not any(isinstance(guard, CooldownGuard | BudgetGuard) for guard in playbook.guards):
+    if not any(isinstance(guard, CooldownGuard) for guard in playbook.guards):
         message = "nothing limits how often this acts"
-        yield subject.at("steps", message=message, hint="add a cooldown or a budget", fatal=False)
+        if any(isinstance(guard, BudgetGuard) for guard in playbook.guards):
+            message = "nothing lets the target rest after a run that failed"
+        yield subject.at("steps", message=message, hint="add a cooldown", fatal=False)
     careful = HealthyOthersGuard | BlastRadiusGuard | StormGuard
     if any(isinstance(guard, careful) for guard in playbook.guards):
         return

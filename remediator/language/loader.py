@@ -33,6 +33,8 @@ SUFFIXES = (".yaml", ".yml")
 # Tests of playbooks lie beside them (`remediator test`) and are none.
 TEST_SUFFIXES = (".test.yaml", ".test.yml")
 SERVING = "serving"
+# For every label, to fill the templates in once; no filter that means anything empties it.
+_SOME_VALUE = "some-value"
 
 
 @dataclass(frozen=True)
@@ -183,17 +185,24 @@ def _try_out(playbook: Playbook, root: Node) -> Iterator[Finding]:
         name for text in texts_in(root) for t in templates_in(text.node.value) for name in t.names
     }
     parts = {
-        part: {name[2]: "x" for name in names if name[:2] == ("alert", part)}
+        part: {name[2]: _SOME_VALUE for name in names if name[:2] == ("alert", part)}
         for part in ("labels", "annotations")
     }
-    target = dict.fromkeys(("name", "instance", "job", "pool"), "x")
+    target = dict.fromkeys(("name", "instance", "job", "pool"), _SOME_VALUE)
     try:
         for trigger in playbook.on:
             if trigger.schedule is not None:
                 render_schedule(playbook, trigger.schedule)
         render_playbook(playbook, template_values(parts["labels"], parts["annotations"], target))
+    except ValidationError as error:
+        for finding in complaints(error, root):
+            message = f"filled in, {finding.message}"
+            yield replace(finding, message=message, hint="say so by default(...), or otherwise")
     except (ValueError, TypeError) as error:
-        yield Finding(root.line, root.column, f"the templates cannot be filled in: {error}")
+        said = str(error)
+        texts = (text.node for text in texts_in(root) if repr(text.node.value) in said)
+        node = next(texts, root)
+        yield Finding(node.line, node.column, f"the templates cannot be filled in: {said}")
 
 
 def _unread(path: str, message: str, *, line: int = 1, column: int = 1, hint: str = "") -> Loaded:

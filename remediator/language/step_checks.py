@@ -45,12 +45,15 @@ MAX_HOLD = timedelta(hours=4)
 # Steps that change the target, so that a measurement can prove something about them.
 CHANGING = (ChangeStep, RestartStep, ClearCacheStep, HttpStep, CommandStep)
 # Where an approval can lead without naming a step.
+# The role of a target through which an action is done, where not every target has it.
+_NEEDED = {"shift_load": "balancer", "scale": "scaler"}
 BRANCHES = ("escalate", "stop", "continue")
 
 
 def check_steps(subject: Subject) -> Iterator[Finding]:
     """Yield what is wrong or doubtful about the steps."""
     for index, step in enumerate(subject.playbook.steps):
+        yield from _role(subject, index, step)
         yield from _unknown_outcome(subject, index, step)
         yield from _verification(subject, index, step)
         if isinstance(step, EscalateStep):
@@ -74,6 +77,15 @@ def has_undo(step: AnyStep) -> bool:
     if isinstance(step, RestartStep | ClearCacheStep | HttpStep | CommandStep):
         return step.undo != NO_UNDO
     return isinstance(step, ChangeStep | SilenceStep)
+
+
+def _role(subject: Subject, index: int, step: AnyStep) -> Iterator[Finding]:
+    roles, kind = subject.surroundings.roles, kind_of(step)
+    wanted = _NEEDED.get(kind)
+    if roles is not None and wanted is not None and wanted not in roles:
+        message = f"no target of the configuration has a {wanted}, which {kind} needs"
+        hint = "reach it by http or command"
+        yield subject.at("steps", index, kind, message=message, hint=hint)
 
 
 def _unknown_outcome(subject: Subject, index: int, step: AnyStep) -> Iterator[Finding]:

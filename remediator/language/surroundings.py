@@ -18,12 +18,14 @@ class Surroundings:
         targets: names and instances of the inventory.
         pools: the pools that its targets form.
         endpoints: what a step `http` may call.
+        roles: what its targets have beside settings: `process`, `balancer`, `scaler`.
         commands: what a step `command` may run, each with the placeholders of its argv.
     """
 
     targets: frozenset[str] | None = None
     pools: frozenset[str] | None = None
     endpoints: frozenset[str] | None = None
+    roles: frozenset[str] | None = None
     commands: Mapping[str, frozenset[str]] | None = None
 
 

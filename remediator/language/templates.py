@@ -28,6 +28,7 @@ SHADOWED = frozenset(name for name in dir(dict) if not name.startswith("_"))
 
 _TEMPLATE = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
 _BARE = re.compile(r"(?<!\$)\{\{-?\s*(?:alert|target|vars|\$labels)\b")
+_ONE_BRACE = re.compile(r"\$\{\s*(?:alert|target|vars)\.")
 _ALLOWED = (
     nodes.Name,
     nodes.Getattr,
@@ -85,6 +86,10 @@ def templates_in(text: str) -> list[Template]:
     found += [
         Template(match.start(), match[0], problem="a template begins with ${{", hint="add the $")
         for match in _BARE.finditer(covered)
+    ]
+    found += [
+        Template(match.start(), match[0], problem="a template has two braces", hint="write ${{ }}")
+        for match in _ONE_BRACE.finditer(covered)
     ]
     return sorted(found, key=lambda template: template.start)
 

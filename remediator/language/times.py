@@ -6,7 +6,7 @@ when they are used, also takes a sixth field for seconds; the language does not.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -29,6 +29,22 @@ def cron_problem(expression: str) -> tuple[str, str] | None:
     except StopIteration:
         return f"{expression!r} never comes", hint
     return None
+
+
+def always_within(expression: str, length: timedelta) -> bool:
+    """Say whether windows of this length, begun whenever a cron expression says, leave no gap."""
+    if cron_problem(expression):
+        return False
+    # Two years show every gap that a minute, hour, day, month or weekday can make.
+    before: datetime | None = None
+    end = _SOME_DAY + timedelta(days=730)
+    for begin in CronSim(expression, _SOME_DAY):
+        if before is not None and begin - before > length:
+            return False
+        if begin > end:
+            return True
+        before = begin
+    return False
 
 
 def zone_problem(name: str) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -203,7 +203,7 @@ class _Reader:
             self._complain(
                 event, f"*{getattr(event, 'anchor', '')}: aliases are not part of the language"
             )
-            return Node(*_place(event), value=None)
+            return Node(*_place(event), value=None, raw="*")
         self._refuse_anchor_and_tag(event)
         if isinstance(event, MappingStartEvent):
             return self._mapping(event, depth)
@@ -224,6 +224,9 @@ class _Reader:
                 hint = "a template needs quotes: '${{ ... }}'"
                 self._findings.append(Finding(key.line, key.column, message, hint))
                 continue
+            if value.value is None and not value.raw:
+                # What is left out stands where the next thing begins; its key is where to look.
+                value = replace(value, line=key.line, column=key.column)
             # A key is the word as written: `on`, `5` and `null` are keys like any other.
             name = event.value if isinstance(event, ScalarEvent) else str(key.value)
             if name in keys:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from remediator.model.duration import Duration
-from remediator.model.spec import Condition, Name, Positive, PromQL, Spec
+from remediator.model.spec import Condition, Name, Number, Positive, PromQL, Spec, Whole
 
 
 class BudgetScope(StrEnum):
@@ -29,7 +29,7 @@ class BudgetScope(StrEnum):
 class Budget(Spec):
     """At most `runs` runs in any window of length `per`."""
 
-    runs: int = Field(ge=1, le=1000, description="How many runs may start.")
+    runs: Whole = Field(ge=1, le=1000, description="How many runs may start.")
     per: Positive = Field(description="In any stretch of time this long.")
     scope: BudgetScope = BudgetScope.TARGET
 
@@ -38,7 +38,7 @@ class HealthyOthers(Spec):
     """A capacity floor: enough of the others must be well before this one is disturbed."""
 
     pool: str = Field(default="", description="The pool; by default the target's own.")
-    at_least: int = Field(ge=1, description="So many others must be healthy and undisturbed.")
+    at_least: Whole = Field(ge=1, description="So many others must be healthy and undisturbed.")
     healthy: PromQL = Field(
         default="min by (instance) (up)",
         description="PromQL giving one series an instance; above 0 is healthy. No data refuses.",
@@ -49,8 +49,8 @@ class BlastRadius(Spec):
     """How many targets of a pool may be acted on at the same time, this one included."""
 
     pool: str = Field(default="", description="The pool; by default the target's own.")
-    at_most: int | None = Field(default=None, ge=1, description="So many targets.")
-    share: float | None = Field(
+    at_most: Whole | None = Field(default=None, ge=1, description="So many targets.")
+    share: Number | None = Field(
         default=None, gt=0, le=1, description="This share of the pool, but never less than one."
     )
 
@@ -66,7 +66,7 @@ class Storm(Spec):
     """Too many targets in trouble at once: that is not ours to mend, and a person is told."""
 
     pool: str = Field(default="", description="Count in this pool; by default the target's own.")
-    at_most: int = Field(ge=1, description="So many targets may have a firing alert at once.")
+    at_most: Whole = Field(ge=1, description="So many targets may have a firing alert at once.")
 
 
 class WindowSpec(Spec):
@@ -89,7 +89,7 @@ class NotWhile(Spec):
 class Breaker(Spec):
     """When a playbook keeps not helping a class of targets, it is held back."""
 
-    failures: int = Field(default=3, ge=1, description="So many runs in a row that did not help.")
+    failures: Whole = Field(default=3, ge=1, description="So many runs in a row that did not help.")
     reset: Positive = Field(
         default=timedelta(minutes=30),
         description="After this long one trial run is let through; doubled when that fails, too.",

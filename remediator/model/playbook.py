@@ -17,7 +17,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from remediator.model.duration import Duration
 from remediator.model.guard import Guard
 from remediator.model.labels import Matcher, match_all
-from remediator.model.spec import Condition, MatcherText, Name, Positive, Scalar, Spec, Words
+from remediator.model.spec import (
+    Condition,
+    MatcherText,
+    Name,
+    Positive,
+    Scalar,
+    Spec,
+    Whole,
+    Words,
+    YesNo,
+)
 from remediator.model.step import AnyStep, kind_of, knobs_of
 
 # The alert name under which a schedule's findings enter the journal, before the playbook's name.
@@ -108,7 +118,7 @@ class Restore(Spec):
     hold: Duration | None = Field(
         default=None, description="Healthy this long before the first step; default 2 x every."
     )
-    step: int = Field(default=1, ge=1, description="How much a ceiling is raised at a time.")
+    step: Whole = Field(default=1, ge=1, description="How much a ceiling is raised at a time.")
     healthy: Condition | None = Field(
         default=None,
         description="What healthy means. Default: a throttle's signal below 85% of its objective, "
@@ -129,7 +139,7 @@ class OnResolve(Spec):
 class OnFailure(Spec):
     """What happens when the run fails, besides what is half-done being taken back."""
 
-    undo: bool = Field(
+    undo: YesNo = Field(
         default=False, description="Take back everything the run did, settings included."
     )
     notify: Words = Field(default="", description="Also tell a person this.")
@@ -168,7 +178,7 @@ class Playbook(Spec):
     name: Name = Field(description="Unique among all playbooks: a-z, 0-9 and dashes.")
     description: Words = Field(default="", description="One sentence for people.")
     mode: Mode = Mode.OBSERVE
-    priority: int = Field(
+    priority: Whole = Field(
         default=20,
         ge=0,
         le=100,

@@ -39,6 +39,13 @@ def _check_matcher(text: str) -> str:
     return text
 
 
+def _check_not_blank(text: str) -> str:
+    if not text.strip():
+        msg = "must not be empty"
+        raise ValueError(msg)
+    return text
+
+
 def _check_positive(length: timedelta) -> timedelta:
     if length <= timedelta():
         msg = "must be longer than 0s"
@@ -47,7 +54,13 @@ def _check_positive(length: timedelta) -> timedelta:
 
 
 Positive = Annotated[Duration, AfterValidator(_check_positive)]
-PromQL = Annotated[str, Filled(Escape.PROMQL), Field(min_length=1)]
+PromQL = Annotated[
+    str, Filled(Escape.PROMQL), Field(min_length=1), AfterValidator(_check_not_blank)
+]
+# As YAML says them: no text, and no true, passes for a number.
+Number = Annotated[float, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+YesNo = Annotated[bool, Field(strict=True)]
 Words = Annotated[str, Filled(Escape.PLAIN)]
 MatcherText = Annotated[str, AfterValidator(_check_matcher)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -67,8 +80,8 @@ class Condition(Spec):
     """
 
     query: PromQL = Field(description="PromQL giving one number.")
-    above: float | None = Field(default=None, description="Holds when the value is greater.")
-    below: float | None = Field(default=None, description="Holds when the value is smaller.")
+    above: Number | None = Field(default=None, description="Holds when the value is greater.")
+    below: Number | None = Field(default=None, description="Holds when the value is smaller.")
 
     @model_validator(mode="after")
     def _one_bound(self) -> Condition:

@@ -7,11 +7,12 @@ nobody can tell whether it was applied (`on_unknown`); the language's checks ins
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from remediator.model.duration import Duration
 from remediator.model.spec import (
@@ -20,11 +21,14 @@ from remediator.model.spec import (
     Filled,
     MatcherText,
     Name,
+    Number,
     Positive,
     PromQL,
     Spec,
     Verify,
+    Whole,
     Words,
+    YesNo,
 )
 
 NO_UNDO: Literal["none"] = "none"
@@ -44,10 +48,10 @@ class Throttle(Spec):
     """Closed loop on a concurrency ceiling (rules R1-R11, docs/architecture.md)."""
 
     signal: PromQL = Field(description="PromQL giving the measured value, such as p95 seconds.")
-    objective: float = Field(gt=0, description="The signal must stay below this.")
+    objective: Number = Field(gt=0, description="The signal must stay below this.")
     knob: str = Field(default="max_concurrency", description="The tunable that is moved.")
-    min: int = Field(default=1, ge=1, description="Never below this.")
-    max: int = Field(default=10, ge=1, description="Never above this.")
+    min: Whole = Field(default=1, ge=1, description="Never below this.")
+    max: Whole = Field(default=10, ge=1, description="Never above this.")
     throughput: PromQL | None = Field(
         default=None,
         description="PromQL giving useful work per second. A throttle that made things worse is "
@@ -78,13 +82,13 @@ class Throttle(Spec):
 class Retune(Spec):
     """Set tunables of the target to these values, as leases."""
 
-    set: dict[str, float | int] = Field(min_length=1, description="Tunable: value.")
+    set: dict[str, Number | Whole] = Field(min_length=1, description="Tunable: value.")
 
 
 class Restart(Spec):
     """Drain, stop, start, wait until ready, prove that it sees, undrain."""
 
-    drain: bool = Field(default=True, description="Let work in flight finish first, if it can.")
+    drain: YesNo = Field(default=True, description="Let work in flight finish first, if it can.")
     drain_within: Duration = Field(
         default=timedelta(seconds=30), description="Do not wait longer for work in flight."
     )
@@ -96,7 +100,7 @@ class Restart(Spec):
 class ShiftLoad(Spec):
     """Lower the share of traffic that a balancer gives to the target."""
 
-    weight: int = Field(ge=0, le=100, description="Percent of its base weight; 0 takes it out.")
+    weight: Whole = Field(ge=0, le=100, description="Percent of its base weight; 0 takes it out.")
     headroom: Condition | None = Field(
         default=None,
         description="What must hold for the others before load is moved onto them (rule R10: 20% "
@@ -107,10 +111,10 @@ class ShiftLoad(Spec):
 class Scale(Spec):
     """Set how many replicas serve."""
 
-    to: int | None = Field(default=None, ge=0, description="This many replicas.")
-    add: int | None = Field(default=None, description="So many more, or fewer when negative.")
-    min: int = Field(default=1, ge=0, description="Never fewer than this.")
-    max: int = Field(default=10, ge=1, description="Never more than this.")
+    to: Whole | None = Field(default=None, ge=0, description="This many replicas.")
+    add: Whole | None = Field(default=None, description="So many more, or fewer when negative.")
+    min: Whole = Field(default=1, ge=0, description="Never fewer than this.")
+    max: Whole = Field(default=10, ge=1, description="Never more than this.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Scale:
@@ -143,6 +147,15 @@ class Silence(Spec):
     comment: Words = Field(default="", description="Shown in Alertmanager beside the run.")
 
 
+def _check_json(body: dict[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        json.dumps(body, allow_nan=False)
+    except ValueError as error:
+        msg = "a number in it is not finite"
+        raise ValueError(msg) from error
+    return body
+
+
 class HttpCall(Spec):
     """One call of a named endpoint; its host, headers and secrets stand in the configuration."""
 
@@ -153,10 +166,10 @@ class HttpCall(Spec):
     path: Annotated[str, Filled(Escape.URL)] = Field(
         default="", description="Appended to the endpoint's URL; values are percent-encoded."
     )
-    body: Annotated[dict[str, Any] | None, Filled(Escape.PLAIN)] = Field(
-        default=None, description="Sent as JSON."
+    body: Annotated[dict[str, Any] | None, Filled(Escape.PLAIN), AfterValidator(_check_json)] = (
+        Field(default=None, description="Sent as JSON.")
     )
-    idempotent: bool = Field(
+    idempotent: YesNo = Field(
         default=False, description="The endpoint collapses repeats of one Idempotency-Key."
     )
 
@@ -169,7 +182,7 @@ class Command(Spec):
         default_factory=dict,
         description="Values for the `{placeholders}` of its argv, each one argument.",
     )
-    idempotent: bool = Field(default=False, description="Running it twice does no harm.")
+    idempotent: YesNo = Field(default=False, description="Running it twice does no harm.")
 
 
 class Check(Condition):
@@ -210,7 +223,9 @@ class Diagnose(Spec):
     queries: dict[str, PromQL] = Field(
         default_factory=dict, description="Name: PromQL, measured and kept."
     )
-    log_lines: int = Field(default=50, ge=0, le=500, description="Last lines of the target's log.")
+    log_lines: Whole = Field(
+        default=50, ge=0, le=500, description="Last lines of the target's log."
+    )
 
 
 class Step(Spec):
@@ -225,7 +240,7 @@ class Step(Spec):
     timeout: Positive = Field(
         default=timedelta(seconds=10), description="Longest wait for the answer to one call."
     )
-    retries: int = Field(
+    retries: Whole = Field(
         default=2, ge=0, le=10, description="Further tries of a call that was provably not applied."
     )
     on_unknown: OnUnknown = OnUnknown.ESCALATE

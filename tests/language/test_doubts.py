@@ -35,12 +35,14 @@ def doubts(rest: str) -> list[str]:
 def test_a_playbook_that_acts_without_a_limit_is_doubted_at_its_steps() -> None:
     for mode in ("auto", "propose"):
         assert doubts(f"mode: {mode}\n{RETUNE}") == [
-            "6:1: nothing limits how often this acts (add a cooldown or a budget)"
+            "6:1: nothing limits how often this acts (add a cooldown)"
         ]
     assert doubts(f"mode: observe\n{RETUNE}") == []
     assert doubts(f"mode: auto\n{STEPS}") == []
-    for guard in ("cooldown: 1m", "budget: {runs: 1, per: 1m}"):
-        assert doubts(f"mode: auto\nguards: [{guard}]\n{RETUNE}") == []
+    assert doubts(f"mode: auto\nguards: [cooldown: 1m]\n{RETUNE}") == []
+    assert doubts(f"mode: auto\nguards: [budget: {{runs: 1, per: 1m}}]\n{RETUNE}") == [
+        "7:1: nothing lets the target rest after a run that failed (add a cooldown)"
+    ]
 
 
 def test_a_step_that_disturbs_a_target_wants_a_guard_for_the_others() -> None:
