@@ -6,6 +6,7 @@
     ├── PayloadError              a body that can never be an Alertmanager v4 webhook
     ├── StoreUnavailableError     nothing could be committed; answer 503, try again
     ├── FencedError               somebody else owns this run now; stop touching it
+    │   └── OvertakenError        it is ours, but somebody had a word since we read it
     └── EffectError               a call to the outside did not plainly succeed
         ├── TemporaryError        definitely not applied; may be sent again
         ├── PermanentError        definitely not applied; sending again will not help
@@ -63,6 +64,10 @@ class StoreUnavailableError(RemediatorError):
 
 class FencedError(RemediatorError):
     """The run is owned by another process, or closed. Whoever sees this stops at once."""
+
+
+class OvertakenError(FencedError):
+    """Somebody had a word (stop, kill, cancel) since the run was read. Read again, then go on."""
 
 
 class EffectError(RemediatorError):

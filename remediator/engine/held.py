@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from remediator.errors import OvertakenError
 from remediator.model.effect import Message
 from remediator.model.playbook import Mode
 from remediator.model.run import HeldChange, Run
@@ -83,13 +84,19 @@ def yield_to(tx: Tx, change: HeldChange, why: str) -> None:
     _tell(tx, change, "info", "was taken over by a person", why)
 
 
-def not_given_back(tx: Tx, run: Run, reason: str) -> None:
+def not_given_back(tx: Tx, run: Run, reason: str, *, as_read: HeldChange | None = None) -> None:
     """Say what becomes of the change of a restore that failed.
 
     A person is told, unless the alert fires again (then it is meant to stay) or the change is
     somebody else's business by now.
+
+    Raises:
+        OvertakenError: the change is to go another way than when it was read (`as_read`).
     """
     change = changes.get_change(tx, run.change_id or 0)
+    if change is not None and as_read is not None and change.state != as_read.state:
+        msg = f"change {change.id} was {as_read.state}, and is {change.state} since it was read"
+        raise OvertakenError(msg)
     ours = {changes.RESTORING, changes.OVERDUE, changes.RETURNING}
     if change is None or change.closed_at is not None or change.state not in ours:
         return

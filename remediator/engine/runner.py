@@ -9,6 +9,7 @@ it as unknown; that path is the same whether we died, hung or were partitioned.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -34,6 +35,7 @@ from remediator.engine.moves import (
     Wait,
 )
 from remediator.engine.ports import MetricSource
+from remediator.errors import OvertakenError
 from remediator.model.pace import Pace
 from remediator.model.playbook import Pinned
 from remediator.model.run import HeldChange, History, Phase, Run, RunKind
@@ -102,13 +104,21 @@ class Runner:
             loaded = await self.db.write(_load, claimed.id)
             if loaded is None or loaded.run.epoch != epoch or not loaded.run.state.is_open:
                 return
-            progress = self._progress(loaded, view)
-            if progress is None:
-                gone = f"{loaded.run.target} left the inventory: nobody can reach it"
-                await self.db.write(settle.strand, loaded.run, gone, self.pace)
-                return
-            if await self._carry_out(loaded, progress, _decide(progress), view, library):
-                return
+            # A word that came since the run was read is heard before the run ends: read it again.
+            with suppress(OvertakenError):
+                if await self._go_on(loaded, view, library):
+                    return
+
+    async def _go_on(
+        self, loaded: Loaded, view: dict[str, Mapping[str, Any]], library: Mapping[str, Pinned]
+    ) -> bool:
+        """Carry out the next move; True when the run waits, has ended, or is no longer ours."""
+        progress = self._progress(loaded, view)
+        if progress is None:
+            gone = f"{loaded.run.target} left the inventory: nobody can reach it"
+            await self.db.write(settle.strand, loaded.run, gone, self.pace)
+            return True
+        return await self._carry_out(loaded, progress, _decide(progress), view, library)
 
     async def _carry_out(
         self,
@@ -234,7 +244,7 @@ class Runner:
             return False
         successor = await settle.find_successor(progress, self.admission, library, loaded.alert)
         if isinstance(move, Failed):
-            await self.db.write(settle.fail, run, move, successor, self.pace)
+            await self.db.write(settle.fail, run, move, successor, self.pace, change=loaded.change)
         else:
             await self.db.write(
                 settle.end_rollback, run, failures=move, successor=successor, pace=self.pace
@@ -248,7 +258,8 @@ class Runner:
             progress.plan.steps[following], EscalateStep
         )
         if run.kind is RunKind.RESTORE or last:
-            return await self.db.write(_close_done, run, move)
+            await self.db.write(_close_done, run, move)
+            return True
         await self.db.write(_advance_done, run, move, following)
         return False
 
@@ -272,15 +283,10 @@ def _decide(progress: Progress) -> Move | list[str]:
     return next_move(progress)
 
 
-def _close_done(tx: Tx, run: Run, move: Done) -> bool:
-    now = runs.get_run(tx, run.id)
-    if now is not None and (now.stop_reason or "").startswith(settle.TAKE_ALL_BACK):
-        # A person wants it all back, since the run was read: what is closed takes nothing back.
-        return False
+def _close_done(tx: Tx, run: Run, move: Done) -> None:
     if move.on_close is not None:
         move.on_close(tx, run)
     settle.succeed(tx, run, replace(move, verdict=move.verdict or run.verdict))
-    return True
 
 
 def _advance_done(tx: Tx, run: Run, move: Done, pc: int) -> None:

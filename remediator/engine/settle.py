@@ -20,10 +20,18 @@ from remediator.model.decision import Admitted
 from remediator.model.effect import Message
 from remediator.model.pace import Pace
 from remediator.model.playbook import Mode, OnFailure, Pinned
-from remediator.model.run import History, Phase, Run, RunKind, RunState, StepStatus
+from remediator.model.run import (
+    HeldChange,
+    History,
+    Phase,
+    Run,
+    RunKind,
+    RunState,
+    StepStatus,
+)
 from remediator.model.step import EscalateStep
 from remediator.model.verdict import Verdict
-from remediator.store import alerts, approvals, changes, outbox, runs, steps
+from remediator.store import alerts, approvals, changes, controls, guarding, outbox, runs, steps
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Tx
 
@@ -41,6 +49,8 @@ TAKE_ALL_BACK = (CANCELLED, STOPPED, KILLED, approvals.REJECTED)
 NEEDS = "needs a person"
 # An alert that nothing helps is a person's, who need not be woken by every run that says so.
 PAGE_AGAIN = timedelta(hours=1)
+# Who stops gets the target as it was before anybody touched it, not as an earlier run had set it.
+TO_THE_BASE = (f"{STOPPED} by ", KILLED)
 # Whoever asked for the room, or for quiet, comes first.
 NOT_AGAIN_AT_ONCE = (PREEMPTED, OUT_OF_BUDGET, *TAKE_ALL_BACK)
 
@@ -172,17 +182,38 @@ def succeed(tx: Tx, run: Run, move: Done) -> None:
     )
 
 
-def fail(tx: Tx, run: Run, move: Failed, successor: Successor | str, pace: Pace) -> int | None:
-    """Close a failed run and hand over, in one transaction; return the run that takes over."""
+def fail(
+    tx: Tx,
+    run: Run,
+    move: Failed,
+    successor: Successor | str,
+    pace: Pace,
+    *,
+    change: HeldChange | None = None,
+) -> int | None:
+    """Close a failed run and hand over, in one transaction; return the run that takes over.
+
+    Raises:
+        OvertakenError: somebody had a word since the run, or the `change` it gives back, was read.
+    """
     if run.kind is RunKind.RESTORE:
         runs.close(tx, run, state=RunState.CANCELLED, verdict=None, reason=move.reason)
-        held.not_given_back(tx, run, move.reason)
+        held.not_given_back(tx, run, move.reason, as_read=change)
         return None
+    _in_turn(tx, successor)
     runs.close(
         tx, run, state=RunState.FAILED, verdict=move.verdict or Verdict.UNKNOWN, reason=move.reason
     )
     _tell_as_declared(tx, run, move.reason)
     return hand_over(tx, run, move.reason, successor, pace)
+
+
+def _in_turn(tx: Tx, successor: Successor | str) -> None:
+    # Whoever needs several waits for them in one order: admissions, controls, rows of runs, rows
+    # of changes. An admission may set a control, and comes after this run's own row.
+    if isinstance(successor, Successor):
+        guarding.one_by_one(tx)
+        controls.exclude_intents(tx)
 
 
 def hand_over(tx: Tx, run: Run, reason: str, successor: Successor | str, pace: Pace) -> int | None:
@@ -213,6 +244,7 @@ def end_rollback(
     """Close a run that took back what it could; hand over unless it was asked to stop."""
     state = RunState.ROLLBACK_FAILED if failures else RunState.ROLLED_BACK
     reason = run.reason + (f"; could not be taken back: {'; '.join(failures)}" if failures else "")
+    _in_turn(tx, successor)
     reason = _with_what_is_left(tx, run, reason)
     runs.close(tx, run, state=state, verdict=run.verdict or Verdict.UNKNOWN, reason=reason)
     if failures:
@@ -227,11 +259,14 @@ def end_rollback(
 
 def _give_back_instead(tx: Tx, run: Run) -> None:
     """What was to go back and did not is not looked after for hours: runs of its own try on."""
-    if not _takes_all_back(run, plans.plan_of(run).on_failure):
-        return
+    if _takes_all_back(run, plans.plan_of(run).on_failure):
+        _give_back(tx, run, f"the rollback of run R{run.id} failed")
+
+
+def _give_back(tx: Tx, run: Run, reason: str) -> None:
     for change in changes.open_changes(tx):
         if change.run_id == run.id:
-            changes.give_back_now(tx, change.id, reason=f"the rollback of run R{run.id} failed")
+            changes.give_back_now(tx, change.id, reason=reason)
 
 
 def strand(tx: Tx, run: Run, reason: str, pace: Pace) -> None:
@@ -277,6 +312,9 @@ def _after_stop(tx: Tx, run: Run, pace: Pace) -> None:
     if asked.startswith(OUT_OF_BUDGET):
         # It was not helped, and we may not go on: that is a person's business now.
         _need_a_person(tx, run, asked)
+    if asked.startswith(TO_THE_BASE):
+        # What it took over from an earlier run, with a call that was in flight when it was stopped.
+        _give_back(tx, run, asked)
     if asked.startswith(NOT_AGAIN_AT_ONCE) and run.alert_id is not None:
         alerts.review_again(tx, run.alert_id, after=pace.review)
     else:

@@ -32,6 +32,8 @@ class Stopped:
 
 def stop_scope(tx: Tx, *, scope: str, name: str, by: str, reason: str) -> Stopped:
     """Roll back now what runs do, or have left, in a scope: all, playbook, target or pool."""
+    # Else a run could hand over meanwhile to one that nobody here has seen.
+    controls.exclude_intents(tx)
     found = [
         run
         for run in runs.open_remedies(tx)

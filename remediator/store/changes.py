@@ -197,8 +197,9 @@ def give_back_now(tx: Tx, change_id: int, *, reason: str) -> int | None:
     change = get_change(tx, change_id)
     if change is None or change.closed_at is not None:
         return None
-    set_state(tx, change_id, RETURNING, reason=reason)
+    # First the run, then its change: the order in which a restore that ends writes them.
     runs.hasten_restore(tx, change_id)
+    set_state(tx, change_id, RETURNING, reason=reason)
     return open_restore(tx, change)
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Row, case, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from remediator.errors import FencedError
+from remediator.errors import FencedError, OvertakenError
 from remediator.model.playbook import Mode
 from remediator.model.run import (
     OPEN_STATES,
@@ -236,7 +236,12 @@ def turn_back(tx: Tx, run: Run, *, verdict: Verdict | None, reason: str) -> None
 
 
 def close(tx: Tx, run: Run, *, state: RunState, verdict: Verdict | None, reason: str) -> None:
-    """Close the run for good and give its slot back."""
+    """Close the run for good and give its slot back.
+
+    Raises:
+        FencedError: the run is no longer ours.
+        OvertakenError: it was asked to stop since it was read; what is closed takes nothing back.
+    """
     fenced_update(
         tx,
         run,
@@ -248,6 +253,11 @@ def close(tx: Tx, run: Run, *, state: RunState, verdict: Verdict | None, reason:
         lease_until=None,
         closed_at=tx.now,
     )
+    # The row is locked from the update on: who asks later finds it closed.
+    asked = tx.conn.execute(select(runs.c.stop_reason).where(runs.c.id == run.id)).scalar_one()
+    if asked != run.stop_reason:
+        msg = f"run R{run.id} was asked to stop since it was read: {asked}"
+        raise OvertakenError(msg)
     _leave_no_attempt_open(tx, [run.id])
 
 
