@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from remediator.engine.admission import REQUIRE, Admission
-from remediator.engine.moves import Progress, Send
+from remediator.engine.moves import Progress, Send, knobs_of
 from remediator.engine.ports import Actuator, Looker, MetricSource
 from remediator.errors import OutcomeUnknownError, PermanentError, RefusedError, TemporaryError
 from remediator.model.effect import Call
@@ -25,7 +25,7 @@ from remediator.model.playbook import Mode
 from remediator.model.run import Phase, Run, RunKind, StepRow, StepStatus
 from remediator.model.step import OnUnknown, kind_of
 from remediator.model.target import Target
-from remediator.store import runs, steps
+from remediator.store import controls, runs, steps
 from remediator.store.database import Database, Tx
 
 Actuators = Mapping[Mode, Mapping[str, Actuator]]
@@ -228,6 +228,8 @@ class Effects:
     async def _barred(self, progress: Progress, barred: steps.Barred) -> bool:
         """React to a refused intent; True when there is something to do at once."""
         run = progress.run
+        if barred.reason == "pinned" and run.phase is Phase.ROLLBACK:
+            return True  # pinned since it was read: read again, and leave that knob alone
         if barred.reason == "slot":
             await self.db.write(
                 runs.park,
@@ -256,7 +258,7 @@ def _intent(progress: Progress, move: Send, before: Mapping[str, Any]) -> steps.
         undo=None if move.undo is None else dict(move.undo),
         why=move.why,
         counts=move.counts,
-        knobs=tuple(move.args.get("values", ())),
+        knobs=knobs_of(move.args),
         idempotent=move.idempotent,
     )
 
@@ -266,6 +268,7 @@ def _action(progress: Progress, pc: int) -> str:
 
 
 def _confirm(tx: Tx, run: Run, step_id: int, move: Send, result: dict[str, Any]) -> None:
+    controls.hold_still(tx)
     steps.finish(tx, run, step_id, status=StepStatus.OK, result=result)
     if "probed" in result:
         steps.reclassify(tx, run, step_id, status=StepStatus.OK, result=result, error="")

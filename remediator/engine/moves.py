@@ -34,6 +34,11 @@ COMMANDS = "commands"  # named programs of the configuration
 InTx = Callable[[Tx, Run], object]
 
 
+def knobs_of(args: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the knobs that a call with these arguments moves."""
+    return (*args.get("values", ()), *([args["knob"]] if "knob" in args else ()))
+
+
 class Result(StrEnum):
     """What finally came of one call, over all its attempts."""
 
@@ -214,6 +219,7 @@ class Progress:
         last_closed: when this playbook's run before this one ended on the target.
         change: the change a restore run gives back.
         held: the open changes on the target, and those given back in the last hour.
+        pins: the knobs of the target that a person keeps: no run moves them, not even back.
         unreadable: why the run's own playbook cannot be read, and `plan` stands in for it.
     """
 
@@ -229,6 +235,7 @@ class Progress:
     last_closed: datetime | None = None
     change: HeldChange | None = None
     held: tuple[HeldChange, ...] = ()
+    pins: frozenset[str] = frozenset()
     unreadable: str = ""
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 from remediator.engine import held
 from remediator.engine.actions.knobs import OWNER, settings_of, taken_by
 from remediator.engine.moves import SETTINGS, Inspect, Progress, Record, Result, Send
-from remediator.engine.settle import TAKE_BACK, takes_all_back
+from remediator.engine.settle import done_still, takes_all_back
 from remediator.model.run import Phase, Run, StepRow
 from remediator.store import changes, steps
 from remediator.store.database import Tx
@@ -24,13 +24,9 @@ from remediator.store.database import Tx
 def to_take_back(progress: Progress) -> list[StepRow]:
     """Return one row per thing to take back, newest first: its earliest, for the value before."""
     chosen: dict[tuple[int, str], StepRow] = {}
-    for row in progress.history.steps:
-        undo = row.undo
-        if row.phase is not Phase.FORWARD or undo is None or row.undone:
-            continue
-        if row.status not in TAKE_BACK:
-            continue
-        if undo.get("lasting", False) and not takes_all_back(progress):
+    for row in done_still(progress):
+        lasting = (row.undo or {}).get("lasting", False)
+        if lasting and not takes_all_back(progress):
             continue
         chosen.setdefault((row.pc, row.call), row)
     return list(reversed(chosen.values()))

@@ -41,7 +41,7 @@ from remediator.model.playbook import Pinned
 from remediator.model.run import HeldChange, History, Phase, Run, RunKind
 from remediator.model.step import EscalateStep
 from remediator.model.target import Inventory
-from remediator.store import alerts, approvals, changes, diagnoses, runs, steps
+from remediator.store import alerts, approvals, changes, diagnoses, overrides, runs, steps
 from remediator.store.alerts import StoredAlert
 from remediator.store.database import Database, Tx
 
@@ -57,6 +57,7 @@ class Loaded:
     last_closed: datetime | None
     change: HeldChange | None
     held: tuple[HeldChange, ...]
+    pins: frozenset[str]
     now: datetime
 
 
@@ -75,6 +76,7 @@ def _load(tx: Tx, run_id: int) -> Loaded | None:
         last_closed=runs.last_closed(tx, run.playbook, run.target, run.mode),
         change=change,
         held=changes.of_target(tx, run.target, run.mode),
+        pins=frozenset(overrides.pins(tx, run.target)),
         now=tx.now,
     )
 
@@ -203,6 +205,7 @@ class Runner:
             labels=loaded.alert.labels if loaded.alert else {},
             change=loaded.change,
             held=loaded.held,
+            pins=loaded.pins,
         )
 
     async def _diagnose(self, progress: Progress, wanted: Diagnose) -> None:

@@ -15,7 +15,7 @@ from remediator.engine import held, plans
 from remediator.engine.admission import Admission, admit
 from remediator.engine.dispatch import Candidate, Misfit, candidate_for
 from remediator.engine.evidence import Evidence
-from remediator.engine.moves import Done, Failed, Progress
+from remediator.engine.moves import Done, Failed, Progress, knobs_of
 from remediator.model.decision import Admitted
 from remediator.model.effect import Message
 from remediator.model.pace import Pace
@@ -27,6 +27,7 @@ from remediator.model.run import (
     Run,
     RunKind,
     RunState,
+    StepRow,
     StepStatus,
 )
 from remediator.model.step import EscalateStep
@@ -118,13 +119,20 @@ def half_done(history: History) -> bool:
 TAKE_BACK = frozenset({StepStatus.OK, StepStatus.UNKNOWN, StepStatus.STARTED})
 
 
-def anything_done(progress: Progress) -> bool:
-    """Say whether there is anything to take back at all."""
-    return any(
-        not row.undone and row.undo is not None
+def done_still(progress: Progress) -> list[StepRow]:
+    """Return what can be taken back, oldest first; what a person pinned since is theirs."""
+    return [
+        row
         for row in progress.history.steps
         if row.phase is Phase.FORWARD and row.status in TAKE_BACK
-    )
+        if not row.undone and row.undo is not None
+        if progress.pins.isdisjoint(knobs_of(row.undo.get("args", {})))
+    ]
+
+
+def anything_done(progress: Progress) -> bool:
+    """Say whether there is anything to take back at all."""
+    return bool(done_still(progress))
 
 
 # Verbs of `http` and `command`: what they did is no half-done work, and no change that is held.

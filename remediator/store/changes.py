@@ -16,7 +16,7 @@ from sqlalchemy import Row, exists, insert, select, update
 
 from remediator.model.playbook import Mode
 from remediator.model.run import HeldChange, Run, RunKind
-from remediator.store import runs
+from remediator.store import overrides, runs
 from remediator.store.database import Tx, inserted_id
 from remediator.store.tables import alerts, changes, decisions
 from remediator.store.tables import runs as runs_table
@@ -81,7 +81,18 @@ def get_change(tx: Tx, change_id: int) -> HeldChange | None:
 
 
 def hold(tx: Tx, run: Run, new: NewChange) -> int:
-    """Record that `run` set a knob; take over the row of an earlier run on it."""
+    """Record that `run` set a knob; take over the row of an earlier run on it.
+
+    A knob that a person pinned while the call was in flight is theirs: the row is closed at once.
+    """
+    change_id = _hold(tx, run, new)
+    pin = overrides.pins(tx, run.target).get(new.knob)
+    if pin is not None:
+        close_change(tx, change_id, "yielded", reason=f"pinned by {pin.by}: {pin.reason}")
+    return change_id
+
+
+def _hold(tx: Tx, run: Run, new: NewChange) -> int:
     held = open_change(tx, run.target, run.mode, new.knob)
     common = {
         "value": new.value,
@@ -157,7 +168,7 @@ def of_target(tx: Tx, target: str, mode: Mode) -> tuple[HeldChange, ...]:
 def step_back(
     tx: Tx, change_id: int, *, value: float, token: int, interval: timedelta | None
 ) -> None:
-    """Record one restore step; close the change when its base is reached.
+    """Record one restore step; close the change when its base is reached, if it is open still.
 
     Args:
         tx: the transaction.
@@ -173,7 +184,7 @@ def step_back(
     lease = timedelta(seconds=change.lease_s)
     tx.conn.execute(
         update(changes)
-        .where(changes.c.id == change_id)
+        .where(changes.c.id == change_id, changes.c.closed_at.is_(None))
         .values(
             value=value,
             fencing_token=token,
@@ -373,7 +384,7 @@ def took_back(tx: Tx, run: Run, *, knob: str, value: float | None) -> None:
         return
     tx.conn.execute(
         update(changes)
-        .where(changes.c.id == change.id)
+        .where(changes.c.id == change.id, changes.c.closed_at.is_(None))
         .values(value=value, fencing_token=run.fencing_token)
     )
 

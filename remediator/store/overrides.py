@@ -130,12 +130,7 @@ def hands_off(tx: Tx, *, playbook: str, target: str, pool: str = "") -> Override
 def pin(tx: Tx, *, target: str, knob: str, reason: str, by: str, until: datetime | None) -> Control:
     """Let no run move a knob; a change that is held on it is yielded, and not touched any more."""
     lift_pin(tx, target=target, knob=knob, by=by)
-    tx.conn.execute(
-        update(changes)
-        .where(changes.c.target == target, changes.c.knob == knob, changes.c.closed_at.is_(None))
-        .values(state="yielded", reason=f"pinned by {by}: {reason}", closed_at=tx.now)
-    )
-    return controls.put(
+    put = controls.put(
         tx,
         Kind.PIN,
         scope="target",
@@ -145,6 +140,13 @@ def pin(tx: Tx, *, target: str, knob: str, reason: str, by: str, until: datetime
         until=until,
         value={"knob": knob},
     )
+    # After the control, which waits for calls under way: what they leave is closed as well.
+    tx.conn.execute(
+        update(changes)
+        .where(changes.c.target == target, changes.c.knob == knob, changes.c.closed_at.is_(None))
+        .values(state="yielded", reason=f"pinned by {by}: {reason}", closed_at=tx.now)
+    )
+    return put
 
 
 def pins(tx: Tx, target: str) -> dict[str, Pin]:

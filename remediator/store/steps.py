@@ -33,7 +33,7 @@ class Intent:
         why: the sentence that explains it, with the figures.
         counts: whether it is a forward action that pause and budget may hold back. An intent
             that completes or takes back something half-done does not count.
-        knobs: what it would move; a pin on one of them holds it back.
+        knobs: what it would move; a pin on one of them holds it back, whatever `counts` says.
         idempotent: sent twice it does no more than sent once.
     """
 
@@ -102,10 +102,11 @@ def begin(
     controls.hold_still(tx)
     runs.fenced_update(tx, run, lease_until=tx.now + lease)
     current = runs.get_run(tx, run.id)
-    if intent.counts:
-        barred = _barred(tx, run, intent, current, budget)
-        if barred is not None:
-            return barred
+    barred = (
+        _barred(tx, run, intent, current, budget) if intent.counts else _pinned(tx, run, intent)
+    )
+    if barred is not None:
+        return barred
     if not run.holds_slot and not runs.take_slot(tx, run):
         return Barred(reason="slot", detail="another run acts on the target")
     attempt = (
@@ -179,6 +180,14 @@ def _held_back(tx: Tx, run: Run, intent: Intent) -> Barred | None:
     override = overrides.hands_off(tx, **place)
     if override is not None:
         return Barred(reason="override", detail=f"{override.by} said hands off: {override.reason}")
+    for cap in overrides.mode_caps(tx, **place):
+        if run.mode.acts and not cap.mode.acts:
+            what = f"{cap.scope} {cap.name} no more than {cap.mode}"
+            return Barred(reason="override", detail=f"{cap.by} allows {what}: {cap.reason}")
+    return _pinned(tx, run, intent)
+
+
+def _pinned(tx: Tx, run: Run, intent: Intent) -> Barred | None:
     pinned = overrides.pins(tx, run.target)
     for knob in intent.knobs:
         if knob in pinned:
