@@ -92,6 +92,7 @@ async def test_a_step_down_that_was_not_applied_raises_nothing(world: World) -> 
 # -- a run that helped for a moment ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_restart_after_which_the_alert_fires_on_is_not_done_for_ever(world: World) -> None:
     world.serve(a_restart(guards=[]))
     world.metrics.answers["alive"] = 1
@@ -102,6 +103,7 @@ async def test_a_restart_after_which_the_alert_fires_on_is_not_done_for_ever(wor
     assert world.paged() != []
 
 
+@pytest.mark.slow
 async def test_a_restart_that_helps_each_of_several_alerts_goes_on_helping(world: World) -> None:
     world.serve(a_restart(guards=[]))
     world.metrics.answers["alive"] = 1
@@ -164,6 +166,7 @@ async def test_what_is_held_is_given_back_without_a_playbook(world: World) -> No
     assert world.scaler.values["replicas"] == 2
 
 
+@pytest.mark.slow
 async def test_a_run_that_cannot_even_be_given_up_is_closed_and_wakes_a_person(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +240,7 @@ async def test_a_person_who_is_faster_than_the_give_back_wins(world: World) -> N
     assert world.balancer.values["weight"] == 10
 
 
+@pytest.mark.slow
 async def test_a_step_back_that_nobody_could_say_of_is_gone_on_from(world: World) -> None:
     world.serve(a_shift())
     helped(world)
