@@ -171,3 +171,9 @@ def test_a_command_line_that_makes_no_sense_ends_in_two(typed: Type, words: list
     said = typed(*words)
     assert said.code == 2
     assert "Traceback" not in said.err
+
+
+def test_a_folder_without_playbooks_is_no_good_answer(typed: Type, tmp_path: Path) -> None:
+    said = typed("check", str(tmp_path))
+    assert said.code == 2
+    assert f"no *.yaml in {tmp_path}" in said.err
