@@ -39,6 +39,8 @@ def test_a_call_comes_to_what_the_test_says_and_the_engine_meets_it(
         actuators:
           - {{call: set, outcome: {outcome}, reason: leased, effect: fast}}
           {again}
+        # Shorter than the cooldown, which is over 5m after a run that failed at once.
+        length: 5m
         expect:
           runs: [{{playbook: retune, state: {state}}}]
         """
