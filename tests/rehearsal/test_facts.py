@@ -38,7 +38,9 @@ async def test_a_query_gives_a_number_or_says_why_it_does_not(promtool: Promtool
     ]
 
 
-async def test_a_vector_has_nothing_to_say_about_what_is_no_finite_number(promtool: Promtool) -> None:
+async def test_a_vector_has_nothing_to_say_about_what_is_no_finite_number(
+    promtool: Promtool,
+) -> None:
     _, facts = facts_of(promtool, Series('a{i="1"}', "1"), Series('a{i="2"}', "NaN"))
     assert (await facts.series("a")).by("i") == {"1": 1.0, "2": None}
     assert "parse error" in (await facts.series("a{")).error
