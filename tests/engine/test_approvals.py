@@ -300,7 +300,10 @@ async def test_who_was_told_no_in_mid_run_does_not_begin_again_in_this_episode(
 async def test_a_death_at_any_point_of_an_approval_asks_once_and_acts_once(
     world: World, before: str, *, after_commit: bool
 ) -> None:
-    world.serve(a_gate(), a_playbook(name="long", on=_on("Down"), steps=[{"wait": "1m"}]))
+    rest = [{"cooldown": "1h"}]
+    world.serve(
+        a_gate(), a_playbook(name="long", on=_on("Down"), guards=rest, steps=[{"wait": "1m"}])
+    )
     world.dying("one", before=before, after_commit=after_commit)
     await world.fire(SLOW)
     await world.settle(1)
