@@ -32,6 +32,8 @@ REFUSALS = {
     422: "invalid",
 }
 LATER = frozenset({429, 503})
+# A redirect after a POST says as a rule that it is done; 408 and 499 are said by who stood between.
+MAY_BE_DONE = frozenset({301, 302, 303, 408, 499})
 
 
 class WebhookNotifier:
@@ -125,7 +127,7 @@ def _judge(where: str, response: httpx.Response) -> None:
         raise TemporaryError(words, retry_after=_seconds(response.headers.get("Retry-After", "")))
     if status in REFUSALS:
         raise RefusedError(words, reason=REFUSALS[status])
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in MAY_BE_DONE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise OutcomeUnknownError(words)
     raise PermanentError(words)
 

@@ -45,6 +45,7 @@ async def test_a_step_keeps_roles_queries_and_the_end_of_the_log(world: World) -
     assert seen["query lost"]["said"] == "no data"
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_seen_is_kept_as_words_and_fails_nothing(world: World) -> None:
     world.detector.reachable = world.process.reachable = False
     world.log.error = ZeroDivisionError("a bug in the adapter")

@@ -91,6 +91,7 @@ async def test_the_first_decision_wins(world: World) -> None:
     assert world.detector.sent == []
 
 
+@pytest.mark.slow
 async def test_who_was_told_no_is_not_asked_again_for_this_episode(world: World) -> None:
     run = await proposed(world, guards=[])
     await world.decide(run, NO)
@@ -99,6 +100,7 @@ async def test_who_was_told_no_is_not_asked_again_for_this_episode(world: World)
     assert world.reasons()[-1] == Reason.OVERRIDE
 
 
+@pytest.mark.slow
 async def test_a_proposal_that_nobody_answers_wakes_a_person(world: World) -> None:
     await proposed(world, guards=COOL, approval={"within": "10m"})
     run = await world.ended()
@@ -107,6 +109,7 @@ async def test_a_proposal_that_nobody_answers_wakes_a_person(world: World) -> No
     assert world.paged() == ["throttle on gpu-1: needs a person"]
 
 
+@pytest.mark.slow
 async def test_a_proposal_may_also_lapse_quietly(world: World) -> None:
     await proposed(world, guards=COOL, approval={"within": "10m", "on_timeout": "stop"})
     run = await world.ended()
@@ -114,6 +117,7 @@ async def test_a_proposal_may_also_lapse_quietly(world: World) -> None:
     assert world.paged() == []
 
 
+@pytest.mark.slow
 async def test_nobody_can_approve_what_has_lapsed(world: World) -> None:
     run = await proposed(world, guards=COOL, approval={"within": "10m"})
     world.clock.advance(600)
@@ -203,6 +207,7 @@ async def test_what_no_longer_holds_when_it_is_approved_is_not_done_and_the_pers
     assert world.detector.sent == []
 
 
+@pytest.mark.slow
 async def test_who_is_approved_while_another_acts_waits_for_the_slot(world: World) -> None:
     run = await proposed(world)
     restart = a_playbook(
@@ -221,6 +226,7 @@ async def test_who_is_approved_while_another_acts_waits_for_the_slot(world: Worl
     assert world.detector.value() == 5
 
 
+@pytest.mark.slow
 async def test_who_never_gets_the_slot_gives_up_when_the_question_would_have_lapsed(
     world: World,
 ) -> None:
@@ -246,6 +252,7 @@ async def test_a_pause_keeps_an_approved_proposal_from_beginning(world: World) -
 # -- a step that asks ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_an_approve_step_gives_the_slot_back_and_keeps_what_is_held_renewed(
     world: World,
 ) -> None:
@@ -259,6 +266,7 @@ async def test_an_approve_step_gives_the_slot_back_and_keeps_what_is_held_renewe
     assert world.run().state is RunState.SUCCEEDED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "state", "batch", "ceiling"),
     [
@@ -318,6 +326,7 @@ async def test_a_death_at_any_point_of_an_approval_asks_once_and_acts_once(
     assert len([m for m in world.messages() if "approve R" in m["title"]]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "state", "ceiling"),
     [

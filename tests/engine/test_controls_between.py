@@ -66,6 +66,7 @@ async def test_a_word_that_comes_as_the_run_fails_takes_it_back_and_nobody_takes
     assert world.changes(still_held=True) == []
 
 
+@pytest.mark.slow
 async def test_a_cancel_that_comes_as_a_rollback_ends_keeps_the_next_playbook_out(
     world: World,
 ) -> None:
@@ -88,6 +89,7 @@ async def test_a_kill_that_comes_as_a_paused_run_ends_takes_it_back(world: World
     assert world.detector.value() == 10
 
 
+@pytest.mark.slow
 async def test_a_kill_that_comes_as_a_restore_gives_way_still_gives_everything_back(
     world: World,
 ) -> None:
@@ -102,6 +104,7 @@ async def test_a_kill_that_comes_as_a_restore_gives_way_still_gives_everything_b
     assert world.change()["state"] == "restored"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", [kills, stops])
 async def test_a_call_in_flight_on_a_taken_over_knob_goes_back_to_the_base(
     world: World, word: Callable[[Tx], object]
@@ -153,6 +156,7 @@ async def test_a_rollback_leaves_what_is_pinned_and_takes_the_rest_back(world: W
     assert (world.detector.value(), world.detector.value("batch_size")) == (4, 8)
 
 
+@pytest.mark.slow
 async def test_a_pin_while_a_call_is_in_flight_leaves_no_change_to_look_after(
     world: World,
 ) -> None:

@@ -115,6 +115,7 @@ async def test_what_does_not_hold_any_more_is_not_acted_on(world: World) -> None
     assert world.runs() == NOTHING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [None, float("nan"), ReadingStatus.EMPTY, ReadingStatus.MANY, ReadingStatus.ERROR],
@@ -139,6 +140,7 @@ async def test_evidence_that_grew_old_while_it_was_asked_for_is_refused(world: W
     assert world.runs() == NOTHING
 
 
+@pytest.mark.slow
 async def test_a_playbook_that_just_ran_here_cools_down(world: World) -> None:
     world.serve(a_playbook(guards=[{"cooldown": "5m"}]))
     await decide(world, seconds=290)
@@ -147,6 +149,7 @@ async def test_a_playbook_that_just_ran_here_cools_down(world: World) -> None:
     assert world.reasons()[:3] == [Reason.ADMITTED, Reason.COOLDOWN, Reason.ADMITTED]
 
 
+@pytest.mark.slow
 async def test_a_cooldown_can_be_longer_after_a_run_that_did_not_help(world: World) -> None:
     world.serve(
         a_retune({"batch_size": 4}, guards=[{"cooldown": {"improved": "1m", "otherwise": "1h"}}])
@@ -295,6 +298,7 @@ async def test_a_new_playbook_takes_up_an_alert_that_had_none(world: World) -> N
     assert world.reasons() == [Reason.NO_PLAYBOOK, Reason.ADMITTED]
 
 
+@pytest.mark.slow
 async def test_an_alert_that_breaks_its_decision_does_not_hold_up_the_others(
     world: World,
 ) -> None:

@@ -163,6 +163,7 @@ async def test_a_knob_that_a_person_pinned_is_not_moved_and_others_are(world: Wo
 # -- waivers ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_waived_guard_does_not_refuse_and_the_record_says_who_waived_what(
     world: World,
 ) -> None:
@@ -300,6 +301,7 @@ async def test_a_playbook_waits_while_another_runs_on_the_target(world: World) -
     assert found == {GPU1: Reason.DEPENDENCY, GPU2: Reason.ADMITTED}
 
 
+@pytest.mark.slow
 async def test_a_playbook_waits_until_long_enough_after_another_acted(world: World) -> None:
     world.metrics.answers |= {"up": 0, "alive": 1}
     world.serve(a_restart(guards=[{"cooldown": "1h"}]), waits_for("restart", "10m"))
@@ -315,6 +317,7 @@ async def test_a_playbook_waits_until_long_enough_after_another_acted(world: Wor
     assert world.runs()[-1].opened_at - restarted.closed_at >= timedelta(minutes=10)
 
 
+@pytest.mark.slow
 async def test_a_playbook_that_only_looked_and_did_nothing_holds_nobody_back(world: World) -> None:
     world.serve(a_playbook(name="looked"), waits_for("looked", "10m"))
     await world.fire(an_alert())
@@ -333,6 +336,7 @@ async def test_a_pool_budget_counts_the_pool(world: World) -> None:
     assert world.decisions()[1]["evidence"]["scope"] == "pool"
 
 
+@pytest.mark.slow
 async def test_a_slot_of_a_schedule_has_one_run_for_each_target(world: World) -> None:
     world.serve(
         a_playbook(on={"schedule": {"cron": "5 12 * * *", "when": {"query": "leak", "above": 0.5}}})

@@ -208,6 +208,7 @@ async def test_prometheus_that_knows_none_of_the_pool_refuses(
     assert world.runs() == []
 
 
+@pytest.mark.slow
 async def test_what_is_in_a_pool_is_restarted_one_at_a_time(tmp_path: Path) -> None:
     with a_world(tmp_path, targets=THREE) as world:
         down(world)

@@ -23,6 +23,7 @@ async def together(world: World) -> None:
     await asyncio.gather(*(one.reconciler.idle() for one in ours))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("guard", "reason"),
     [
@@ -51,6 +52,7 @@ async def test_two_controllers_open_one_run_for_one_alert(world: World) -> None:
     assert len(world.runs()) == 1
 
 
+@pytest.mark.slow
 async def test_two_controllers_let_one_trial_through_a_half_open_breaker(tmp_path: Path) -> None:
     with a_world(tmp_path, targets=THREE) as world:
         world.metrics.answers |= {"up": 0, "alive": 0}
@@ -66,6 +68,7 @@ async def test_two_controllers_let_one_trial_through_a_half_open_breaker(tmp_pat
         assert len(world.runs()) == 2
 
 
+@pytest.mark.slow
 async def test_counters_are_the_journals_and_survive_a_restart(world: World) -> None:
     guards = [{"cooldown": "10m"}, {"budget": {"runs": 2, "per": "1h"}}]
     world.serve(a_playbook(guards=guards))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from remediator.engine.stopping import kill, stop_scope
 from remediator.model.decision import Reason
 from remediator.model.run import Phase, RunState
@@ -72,6 +74,7 @@ async def test_what_is_left_to_its_lease_keeps_nobody_from_the_knob(world: World
 # -- a way back that does not get through ----------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_what_a_failed_rollback_leaves_is_not_held_any_longer(world: World) -> None:
     world.serve(a_throttle(guards=COOL))
     world.metrics.answers["p95"] = 0.5
@@ -99,6 +102,7 @@ async def test_a_weight_that_a_rollback_did_not_get_back_is_tried_until_it_is(wo
     assert world.balancer.values["weight"] == 100
 
 
+@pytest.mark.slow
 async def test_nobody_of_higher_priority_cuts_a_rollback_short(world: World) -> None:
     undo = {"undo": True, "notify": "tell ann"}
     world.serve(a_shift(priority=10, on_failure=undo), a_restart())
@@ -155,6 +159,7 @@ async def sent_into_the_dark(world: World, **changed: Any) -> None:
     await world.fire(SLOW)
 
 
+@pytest.mark.slow
 async def test_what_may_be_done_already_is_not_done_again_by_the_next_run_of_the_story(
     world: World,
 ) -> None:
@@ -182,6 +187,7 @@ async def test_a_death_while_it_is_sent_and_a_stop_right_after_change_nothing_ab
     assert len(world.commands.sent) == 1
 
 
+@pytest.mark.slow
 async def test_a_person_who_looked_lets_it_be_done_again(world: World) -> None:
     await sent_into_the_dark(world, guards=[{"cooldown": "2m"}])
     await world.settle(180)
@@ -254,6 +260,7 @@ async def left_to_ann(world: World) -> None:
     assert not any("given back" in title for title in told)
 
 
+@pytest.mark.slow
 async def test_a_stop_leaves_a_knob_to_the_person_who_pinned_it_on_the_target(
     world: World,
 ) -> None:

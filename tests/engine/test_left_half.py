@@ -66,6 +66,7 @@ async def test_a_call_that_was_not_applied_is_planned_anew_on_what_is_there_now(
     assert (world.change()["base"], world.change()["value"]) == (6, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [Outcome.UNKNOWN_APPLIED, Outcome.UNKNOWN_LOST])
 async def test_a_call_that_may_have_been_applied_is_not_sent_over_a_persons_value(
     world: World, lost: Outcome
@@ -196,6 +197,7 @@ def helped(world: World) -> None:
     world.metrics.answers["p95"] = lambda _now: 0.2 if weight["weight"] < 100 else 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [True, False])
 async def test_a_restore_does_not_fight_a_person_who_took_the_target_out(
     world: World, *, stopped: bool
@@ -269,6 +271,7 @@ async def test_a_knob_that_a_person_pinned_at_the_target_is_not_released(world: 
 # -- a way back that gets lost ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_unknown", ["probe", "escalate"])
 @pytest.mark.parametrize("lost", [Outcome.UNKNOWN_LOST, Outcome.UNKNOWN_APPLIED])
 async def test_a_target_never_stays_stopped_because_one_answer_was_lost(

@@ -56,6 +56,7 @@ async def test_the_configuration_may_hold_a_target_to_a_more_careful_mode(world:
     assert "mode" not in world.decisions()[1]["evidence"]
 
 
+@pytest.mark.slow
 async def test_no_cap_makes_a_playbook_bolder_than_it_says(world: World) -> None:
     configure(world, gpu_1=Mode.AUTO)
     slow(world, mode="observe")
@@ -119,6 +120,7 @@ async def test_another_alert_of_the_same_target_does_not_ask_twice(world: World)
     assert world.decisions()[1]["evidence"]["run"] == run.id
 
 
+@pytest.mark.slow
 async def test_a_proposal_keeps_nobody_from_acting(world: World) -> None:
     await proposed(world)
     world.metrics.answers |= {"up": 0, "alive": 1}
@@ -171,6 +173,7 @@ async def test_who_is_approved_is_not_counted_against_itself(world: World) -> No
     assert world.decisions()[1]["run_id"] == world.run().id
 
 
+@pytest.mark.slow
 async def test_who_is_approved_while_another_acts_waits_for_the_slot(world: World) -> None:
     run = await proposed(world)
     world.metrics.answers |= {"up": 0, "alive": 1}
@@ -185,6 +188,7 @@ async def test_who_is_approved_while_another_acts_waits_for_the_slot(world: Worl
     await world.until(lambda: world.runs()[0].holds_slot)
 
 
+@pytest.mark.slow
 async def test_who_is_approved_makes_a_less_important_run_give_way(world: World) -> None:
     run = await proposed(world)
     world.metrics.answers |= {"up": 0, "alive": 0}

@@ -61,6 +61,7 @@ async def test_everything_goes_back_in_reverse_order_each_thing_once(world: Worl
     assert all(row.undone for row in world.steps() if row.phase is Phase.FORWARD)
 
 
+@pytest.mark.slow
 async def test_one_thing_that_cannot_be_taken_back_keeps_none_of_the_others(world: World) -> None:
     await worse_at_the_end(world)
     world.detector.script("release", Outcome.PERMANENT)

@@ -32,6 +32,7 @@ def asked(world: World) -> list[float]:
     return [s.args["values"]["replicas"] for s in world.scaler.applied("set")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "wanted"),
     [({"to": 3}, 3), ({"add": 1}, 3), ({"add": 9}, 4), ({"add": -1}, 1), ({"add": -9}, 1)],
@@ -46,6 +47,7 @@ async def test_what_is_sent_is_absolute_and_within_bounds(
     assert (world.change()["base"], world.change()["value"]) == (2, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [{"to": 2}, {"add": 1, "max": 2}, {"add": -1, "min": 2}])
 async def test_at_its_bound_there_is_nothing_to_add_and_somebody_else_takes_over(
     world: World, scale: dict[str, int]
@@ -95,6 +97,7 @@ async def test_replicas_are_given_back_one_at_a_time(world: World) -> None:
     assert asked(world) == [4, 3, 2]
 
 
+@pytest.mark.slow
 async def test_a_scaler_that_cannot_be_read_is_told_to_a_person(world: World) -> None:
     world.scaler.reachable = False
     await begin(world, add=1)

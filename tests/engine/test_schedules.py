@@ -38,6 +38,7 @@ async def pass_time(world: World, seconds: int, *, step: int = 5) -> None:
         await world.tick()
 
 
+@pytest.mark.slow
 async def test_each_series_that_meets_the_condition_is_a_run_on_its_own_target(
     world: World,
 ) -> None:
@@ -57,6 +58,7 @@ async def test_what_does_not_meet_it_is_no_alert(world: World) -> None:
     assert world.alerts() == []
 
 
+@pytest.mark.slow
 async def test_it_is_over_when_it_is_measured_to_be_and_not_when_there_is_no_answer(
     world: World,
 ) -> None:
@@ -72,6 +74,7 @@ async def test_it_is_over_when_it_is_measured_to_be_and_not_when_there_is_no_ans
     assert not world.alerts()[0]["firing"]
 
 
+@pytest.mark.slow
 async def test_a_series_that_vanished_is_over_only_after_the_time_an_alert_may_be_absent(
     world: World,
 ) -> None:
@@ -94,6 +97,7 @@ async def test_alertmanager_not_listing_it_does_not_end_it(world: World) -> None
     assert world.alerts()[0]["firing"]
 
 
+@pytest.mark.slow
 async def test_two_replicas_look_once_a_slot(world: World) -> None:
     world.serve(looking())
     world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
@@ -113,6 +117,7 @@ async def test_a_playbook_that_is_no_longer_served_leaves_no_alert_behind(world:
     assert not world.alerts()[0]["firing"]
 
 
+@pytest.mark.slow
 async def test_replicas_with_other_playbooks_do_not_fight_over_a_schedule(world: World) -> None:
     # As in a rolling update: one has the playbook, the other not yet.
     world.serve(looking())
@@ -124,6 +129,7 @@ async def test_replicas_with_other_playbooks_do_not_fight_over_a_schedule(world:
     assert len(world.runs()) == 1
 
 
+@pytest.mark.slow
 async def test_a_series_that_is_no_number_any_more_does_not_end_what_it_found(
     world: World,
 ) -> None:
@@ -170,6 +176,7 @@ async def test_a_cron_that_is_new_does_not_make_up_for_slots_before_it(world: Wo
     assert world.runs() == []
 
 
+@pytest.mark.slow
 async def test_each_slot_of_a_cron_has_one_run_whatever_the_guards_allow(world: World) -> None:
     world.serve(looking(NIGHTLY, guards=[]))
     world.metrics.vectors["leak"] = {INSTANCE[GPU1]: 0.95}
@@ -181,6 +188,7 @@ async def test_each_slot_of_a_cron_has_one_run_whatever_the_guards_allow(world: 
     assert [a["firing"] for a in world.alerts()] == [False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cron", ["0 13 * * *", "*/5 * * * *"])
 async def test_the_question_of_a_slot_is_open_as_long_as_it_says(world: World, cron: str) -> None:
     world.clock.now = datetime(2026, 3, 2, 12, 59, 50, tzinfo=UTC)

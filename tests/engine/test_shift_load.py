@@ -42,6 +42,7 @@ def weights(world: World) -> list[float]:
     return [s.args["values"]["weight"] for s in world.balancer.applied("set")]
 
 
+@pytest.mark.slow
 async def test_the_share_becomes_an_absolute_weight_and_is_proved(world: World) -> None:
     world.balancer.values["weight"] = 60
     world.serve(a_shift(20))
@@ -98,6 +99,7 @@ async def test_room_is_asked_for_again_when_the_answer_is_old(world: World) -> N
     assert weights(world) == [20]
 
 
+@pytest.mark.slow
 async def test_a_pin_at_the_balancer_is_respected(world: World) -> None:
     world.balancer.pins["weight"] = "ann"
     await begin(world)

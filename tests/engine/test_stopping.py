@@ -57,6 +57,7 @@ async def test_a_paused_throttle_that_helped_is_still_proved(world: World) -> No
     assert run.verdict is Verdict.IMPROVED
 
 
+@pytest.mark.slow
 async def test_while_paused_the_alert_is_denied_and_taken_up_when_the_pause_ends(
     world: World,
 ) -> None:
@@ -90,6 +91,7 @@ async def test_a_silent_watchdog_stops_new_steps_and_a_person_is_told_once(world
     assert world.paged() == ["blind: the Watchdog is silent"]
 
 
+@pytest.mark.slow
 async def test_when_the_watchdog_is_back_it_goes_on(world: World) -> None:
     world.pace = replace(world.pace, watchdog_within=timedelta(minutes=1))
     await throttling(world, guards=[])
@@ -100,6 +102,7 @@ async def test_when_the_watchdog_is_back_it_goes_on(world: World) -> None:
     assert "seeing again: the Watchdog is back" in [m["title"] for m in world.messages()]
 
 
+@pytest.mark.slow
 async def test_who_is_blind_keeps_its_leases(world: World) -> None:
     world.pace = replace(world.pace, watchdog_within=timedelta(minutes=1))
     await throttling(world)
@@ -178,6 +181,7 @@ async def test_a_cancel_during_a_rollback_takes_back_the_rest_too(world: World) 
     assert world.detector.value() == 10
 
 
+@pytest.mark.slow
 async def test_a_rollback_that_fails_always_reaches_a_person(world: World) -> None:
     await throttling(world)
     world.detector.script("release", Outcome.PERMANENT)
@@ -231,6 +235,7 @@ async def test_who_was_pre_empted_does_not_come_back_before_the_one_it_made_room
     assert [run.playbook for run in world.runs()][:2] == ["throttle", "restart"]
 
 
+@pytest.mark.slow
 async def test_a_lower_priority_waits_and_is_told_whose_story_it_is(world: World) -> None:
     serve_both(world, guards=[])
     world.detector.warm_after = None
@@ -283,6 +288,7 @@ async def test_two_targets_are_two_stories(world: World) -> None:
 # -- the budget of actions -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_no_more_than_so_many_actions_on_a_target_and_then_a_person_is_told(
     world: World,
 ) -> None:
@@ -341,6 +347,7 @@ async def test_a_run_whose_target_left_the_inventory_ends_and_a_person_is_told(
     assert len(world.paged()) == 1
 
 
+@pytest.mark.slow
 async def test_a_resolve_in_mid_run_lets_the_run_end_and_then_gives_back(world: World) -> None:
     await throttling(world)
     await world.resolve(SLOW)

@@ -70,6 +70,7 @@ async def test_a_call_carries_a_lease_an_owner_a_reason_and_the_pace_of_the_way_
     assert sent.token == world.run().fencing_token
 
 
+@pytest.mark.slow
 async def test_each_iteration_has_a_key_of_its_own(world: World) -> None:
     loaded(world, 0.1)
     await begin(world)
@@ -115,6 +116,7 @@ async def test_two_steps_are_never_closer_than_the_hold_down(world: World) -> No
     assert ceilings(world) == [5, 2]
 
 
+@pytest.mark.slow
 async def test_within_the_dead_band_it_goes_on_only_while_that_helps(world: World) -> None:
     world.metrics.answers["p95"] = lambda _now: 0.4 if world.detector.value() == 10 else 0.26
     await begin(world)
@@ -157,6 +159,7 @@ async def test_one_bad_pair_among_good_ones_at_the_floor_is_not_twice(world: Wor
     assert "at its floor" in world.run().reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blind", [None, math.nan, ReadingStatus.ERROR])
 async def test_no_data_after_the_step_never_moves_the_ceiling(
     world: World, blind: float | ReadingStatus | None
@@ -204,6 +207,7 @@ async def test_a_pinned_knob_is_left_to_the_person_who_pinned_it(world: World) -
     assert world.run().state is RunState.FAILED
 
 
+@pytest.mark.slow
 async def test_a_pin_set_between_two_steps_is_not_fought(world: World) -> None:
     world.metrics.answers["p95"] = 0.5
     await begin(world)
@@ -226,6 +230,7 @@ async def test_a_knob_that_somebody_else_leases_is_left_alone(world: World) -> N
     assert world.changes() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -264,6 +269,7 @@ async def test_a_token_that_is_too_old_is_replaced_by_claiming_again(world: Worl
     assert second.token > first.token
 
 
+@pytest.mark.slow
 async def test_the_next_step_starts_from_what_the_target_really_has(world: World) -> None:
     world.metrics.answers["p95"] = 0.5
     await begin(world)
@@ -306,6 +312,7 @@ async def test_after_several_steps_the_way_back_is_still_one_call_to_the_value_b
     assert all(row.undone for row in world.steps() if row.phase == "forward")
 
 
+@pytest.mark.slow
 async def test_what_an_earlier_run_holds_is_what_it_goes_back_to(world: World) -> None:
     loaded(world)
     world.serve(a_throttle())
@@ -322,6 +329,7 @@ async def test_what_an_earlier_run_holds_is_what_it_goes_back_to(world: World) -
     assert (change["value"], change["base"], change["closed_at"]) == (6, 10, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("throughput", "wanted"), [(None, [6, 3]), (math.nan, [6, 3]), (99.0, [6, 3, 1])]
 )
@@ -366,6 +374,7 @@ async def test_a_set_that_nobody_can_say_of_is_sent_again_with_the_same_key_and_
     assert (world.change()["base"], world.change()["value"]) == (10, 6)
 
 
+@pytest.mark.slow
 async def test_the_wait_that_a_target_asks_for_is_kept(world: World) -> None:
     loaded(world)
     world.detector.retry_after = 20

@@ -32,6 +32,7 @@ async def test_two_steps_that_moved_nothing_are_given_back_and_a_person_takes_ov
     assert world.paged() == ["throttle on gpu-1: needs a person"]
 
 
+@pytest.mark.slow
 async def test_small_steps_that_move_nothing_stop_after_two_as_well(world: World) -> None:
     world.metrics.answers["p95"] = 0.3
     await begin(world)
@@ -62,6 +63,7 @@ async def test_useful_work_that_rises_is_an_effect_also_when_the_signal_stays(
     assert world.detector.value() == 1
 
 
+@pytest.mark.slow
 async def test_resting_just_above_the_objective_it_takes_one_more_step(world: World) -> None:
     p95 = {10: 0.26, 9: 0.26, 8: 0.24}
     world.metrics.answers["p95"] = lambda _now: p95[int(world.detector.value())]
@@ -71,6 +73,7 @@ async def test_resting_just_above_the_objective_it_takes_one_more_step(world: Wo
     assert run.verdict is Verdict.IMPROVED
 
 
+@pytest.mark.slow
 async def test_swinging_about_the_objective_it_takes_one_more_step_and_no_third(
     world: World,
 ) -> None:
@@ -89,6 +92,7 @@ async def test_swinging_about_the_objective_it_takes_one_more_step_and_no_third(
 HARD = {"hard": {"query": "memory", "above": 0.9}}
 
 
+@pytest.mark.slow
 async def test_a_hard_condition_halves_at_once_also_inside_the_objective(world: World) -> None:
     world.metrics.answers["p95"] = 0.1
     world.metrics.answers["memory"] = lambda _now: 0.95 if world.detector.value() > 5 else 0.5
@@ -129,6 +133,7 @@ async def test_a_hard_condition_that_cannot_be_seen_any_more_is_not_over(
     assert run.verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.slow
 async def test_a_hard_condition_that_never_had_data_is_no_obstacle(world: World) -> None:
     loaded(world)
     await begin(world, a_throttle(guards=COOL, knobs=HARD))
@@ -165,6 +170,7 @@ async def test_an_old_sample_moves_nothing_and_claims_nothing(world: World, stam
     assert run.verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [0, 3600])
 async def test_an_exporter_that_freezes_stops_every_further_move(
     world: World, ahead: float

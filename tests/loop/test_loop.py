@@ -41,6 +41,7 @@ def served_well(told: Told, found: Figures) -> None:
     assert told.paged == [], told.story
 
 
+@pytest.mark.slow
 async def test_a_step_of_trouble_is_met_and_everything_is_given_back(tmp_path: Path) -> None:
     told, found = await played(Scenario(shape=step, length=2400, seed=1), tmp_path)
     served_well(told, found)

@@ -32,12 +32,14 @@ def test_an_alert_that_concerns_nothing_is_a_slip_unless_it_is_expected(
     assert mistakes(played, f"{alerts}\n{expect}") == []
 
 
+@pytest.mark.slow
 def test_a_silence_that_silences_nothing_is_a_slip(played: Play) -> None:
     silence = "silences: [{matchers: ['alertname=\"Slwo\"']}]"
     (mistake,) = mistakes(played, f"{SLOW}\n{silence}\n{NOTHING}")
     assert mistake == 'no alert is silenced by alertname="Slwo"'
 
 
+@pytest.mark.slow
 def test_a_behaviour_that_is_half_used_or_takes_effect_too_late_is_a_slip(played: Play) -> None:
     scene = f"input_series: slow\n{SLOW}\n{NOTHING}\n"
     (mistake,) = mistakes(played, f"{scene}actuators: [{{call: set, times: 50}}]")

@@ -44,6 +44,7 @@ def admitted(world: World) -> list[str]:
 # -- a burst -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["playbook", "pool", "global"])
 async def test_twelve_alerts_at_one_moment_do_not_burst_through_a_budget_of_three(
     crowd: World, scope: str
@@ -153,6 +154,7 @@ async def test_capacity_that_runs_are_taking_away_is_not_counted_twice(crowd: Wo
     assert len(crowd.runs()) == 2
 
 
+@pytest.mark.slow
 async def test_when_all_are_down_nobody_waits_for_others_to_be_up(crowd: World) -> None:
     several_down(crowd, *CROWD, healthy_others={"at_least": 1})
     await crowd.fire(an_alert("Down", "gpu-1"))

@@ -39,6 +39,7 @@ def dead(world: World) -> None:
 # -- runs stuck in "running" -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", ["begin", "_confirm", "measure", "_close_done"])
 async def test_a_run_whose_process_died_ends_in_the_next_process_and_frees_its_target(
     world: World, body: str
@@ -142,6 +143,7 @@ async def test_a_run_that_cannot_be_driven_holds_up_no_other_target(world: World
 # -- done twice --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_receiver_so_slow_that_the_webhook_is_sent_five_times_starts_one_run(
     world: World,
 ) -> None:
@@ -156,6 +158,7 @@ async def test_a_receiver_so_slow_that_the_webhook_is_sent_five_times_starts_one
     assert len(world.process.applied("stop")) == len(world.process.applied("start")) == 1
 
 
+@pytest.mark.slow
 async def test_two_alertmanagers_that_both_send_start_one_run(world: World) -> None:
     dead(world)
     alert = an_alert("Down", starts_at=world.clock())
@@ -177,6 +180,7 @@ async def test_two_alertmanagers_that_both_send_start_one_run(world: World) -> N
     assert len(world.process.applied("stop")) == 1
 
 
+@pytest.mark.slow
 async def test_a_restart_of_prometheus_that_fires_everything_anew_restarts_nothing_twice(
     world: World,
 ) -> None:
@@ -190,6 +194,7 @@ async def test_a_restart_of_prometheus_that_fires_everything_anew_restarts_nothi
     assert len(world.process.applied("stop")) == 1
 
 
+@pytest.mark.slow
 async def test_a_call_without_an_answer_that_cannot_be_repeated_is_not_repeated(
     world: World,
 ) -> None:
@@ -236,6 +241,7 @@ async def test_every_alert_of_a_group_is_looked_at_and_not_only_the_first(crowd:
     assert crowd.reasons().count(Reason.NO_PLAYBOOK) == 1
 
 
+@pytest.mark.slow
 async def test_many_alerts_about_one_target_are_one_run_and_the_others_are_seen_to_wait(
     world: World,
 ) -> None:

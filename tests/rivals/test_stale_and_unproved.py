@@ -96,6 +96,7 @@ def _gone(status: ReadingStatus | None) -> Gone:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gone",
     [_gone(None), _gone(ReadingStatus.ERROR), _gone(ReadingStatus.NAN), _gone(ReadingStatus.MANY)],

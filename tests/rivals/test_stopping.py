@@ -67,6 +67,7 @@ async def test_a_pause_ends_by_itself(world: World) -> None:
     assert world.reasons()[:2] == [Reason.PAUSED, Reason.ADMITTED]
 
 
+@pytest.mark.slow
 async def test_an_open_breaker_does_not_trap_what_was_changed_before_it_opened(
     world: World,
 ) -> None:
@@ -116,6 +117,7 @@ async def test_a_kill_switch_stops_every_replica_and_still_lets_them_unwind(worl
     assert world.reasons()[-1] == Reason.KILLED
 
 
+@pytest.mark.slow
 async def test_the_targets_lock_does_not_outlive_the_process_that_took_it(world: World) -> None:
     world.serve(a_throttle(), a_retune({"batch_size": 4}, on={"alerts": ['alertname="Memory"']}))
     world.metrics.answers["p95"] = lambda _now: 0.06 * world.detector.value()

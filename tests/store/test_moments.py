@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects import sqlite
@@ -29,6 +30,7 @@ def test_any_time_that_anybody_can_send_is_read_back_as_utc(at: datetime) -> Non
     assert at_an_end or abs(back - at) < timedelta(milliseconds=1)
 
 
+@pytest.mark.slow
 @given(TIMES, TIMES)
 def test_the_order_of_two_times_is_kept(one: datetime, two: datetime) -> None:
     assert (one <= two) <= (through(one) <= through(two))

@@ -94,6 +94,7 @@ def test_no_message_shows_the_password_of_the_database() -> None:
     assert "hunter2" not in said
 
 
+@pytest.mark.slow
 def test_two_controllers_may_start_on_a_new_file_at_the_same_moment(tmp_path: Path) -> None:
     for attempt in range(5):
         journals = [Database(f"sqlite:///{tmp_path / f'{attempt}.db'}") for _ in range(4)]

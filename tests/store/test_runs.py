@@ -193,6 +193,7 @@ MOVES: dict[str, Callable[[Tx, Run], object]] = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     moves=st.lists(st.sampled_from(sorted(MOVES)), min_size=1, max_size=12),

@@ -35,6 +35,7 @@ async def one_run(world: World, document: dict[str, object], *, heals: bool) -> 
     await world.settle(2400)
 
 
+@pytest.mark.slow
 async def test_what_helped_and_what_did_not_are_counted_for_this_text_only(world: World) -> None:
     document = once(description="new")
     await one_run(world, once(description="old"), heals=True)
@@ -45,6 +46,7 @@ async def test_what_helped_and_what_did_not_are_counted_for_this_text_only(world
     assert found.improved.of == 2
 
 
+@pytest.mark.slow
 async def test_a_run_that_only_watched_counts_as_nature_and_never_as_help(world: World) -> None:
     document = once(mode="observe")
     await one_run(world, document, heals=True)
