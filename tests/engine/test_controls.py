@@ -21,6 +21,9 @@ from tests.fakes import Outcome
 from tests.journals import Interrupted
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 SLOW, DOWN = an_alert("Slow"), an_alert("Down")
 COOL = [{"cooldown": "1h"}]
 ON_DOWN = {"alerts": ['alertname="Down"']}
@@ -83,7 +86,6 @@ async def pin(world: World, knob: str = "max_concurrency") -> None:
 # -- pause -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scope", "name", "acts"),
     [
@@ -119,7 +121,6 @@ async def test_a_run_that_acts_stops_at_its_next_step_when_its_scope_is_paused(
     assert world.change()["state"] == "held"
 
 
-@pytest.mark.slow
 async def test_a_pause_never_loosens_what_is_held(world: World) -> None:
     await held(world)
     await world.pause(seconds=7200)
@@ -127,7 +128,6 @@ async def test_a_pause_never_loosens_what_is_held(world: World) -> None:
     assert world.detector.value() == 5
 
 
-@pytest.mark.slow
 async def test_a_restore_goes_on_while_paused_when_it_measures_healthy(world: World) -> None:
     await held(world)
     await world.pause(seconds=7200)
@@ -154,7 +154,6 @@ async def test_a_stop_takes_back_what_an_open_run_did(world: World, scope: str, 
     assert world.detector.value() == 10
 
 
-@pytest.mark.slow
 async def test_a_stop_gives_back_at_once_what_is_held_whatever_is_measured(world: World) -> None:
     await held(world)
     world.metrics.answers["p95"] = 0.9
@@ -209,7 +208,6 @@ async def test_no_pause_keeps_a_stop_from_taking_back(world: World) -> None:
 # -- the kill switch -------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 async def test_the_kill_switch_stops_takes_back_and_lets_nothing_begin(world: World) -> None:
     await throttling(world, guards=[])
     await kill(world)
@@ -274,7 +272,6 @@ async def test_a_rollback_that_fails_under_the_kill_switch_reaches_a_person(worl
 # -- override and pin ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 async def test_hands_off_denies_and_stops_what_acts_but_leaves_what_is_held(world: World) -> None:
     await throttling(world, guards=[])
     await hands_off(world)
@@ -301,7 +298,6 @@ async def test_a_pinned_knob_is_not_moved_and_the_denial_says_by_whom(world: Wor
     assert "ann" in world.decisions()[0]["detail"]
 
 
-@pytest.mark.slow
 async def test_a_pin_takes_over_what_is_held_without_touching_the_target(world: World) -> None:
     await held(world)
     sent = len(world.detector.sent)
@@ -328,7 +324,6 @@ async def test_a_pin_of_one_knob_leaves_the_others_alone(world: World) -> None:
     assert world.detector.value("batch_size") == 4
 
 
-@pytest.mark.slow
 async def test_a_pin_ends_a_restore_of_that_knob(world: World) -> None:
     await held(world)
     await world.resolve(SLOW)

@@ -17,6 +17,9 @@ from tests.engine.test_controls import COOL, DOWN, ON_DOWN, SLOW, held, pin, thr
 from tests.journals import Interrupted
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 PROOF = {"query": "p95", "below": 0.25, "within": "2m", "for": "30s", "window": "0s"}
 
 
@@ -66,7 +69,6 @@ async def test_a_word_that_comes_as_the_run_fails_takes_it_back_and_nobody_takes
     assert world.changes(still_held=True) == []
 
 
-@pytest.mark.slow
 async def test_a_cancel_that_comes_as_a_rollback_ends_keeps_the_next_playbook_out(
     world: World,
 ) -> None:
@@ -89,7 +91,6 @@ async def test_a_kill_that_comes_as_a_paused_run_ends_takes_it_back(world: World
     assert world.detector.value() == 10
 
 
-@pytest.mark.slow
 async def test_a_kill_that_comes_as_a_restore_gives_way_still_gives_everything_back(
     world: World,
 ) -> None:
@@ -104,7 +105,6 @@ async def test_a_kill_that_comes_as_a_restore_gives_way_still_gives_everything_b
     assert world.change()["state"] == "restored"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("word", [kills, stops])
 async def test_a_call_in_flight_on_a_taken_over_knob_goes_back_to_the_base(
     world: World, word: Callable[[Tx], object]
@@ -156,7 +156,6 @@ async def test_a_rollback_leaves_what_is_pinned_and_takes_the_rest_back(world: W
     assert (world.detector.value(), world.detector.value("batch_size")) == (4, 8)
 
 
-@pytest.mark.slow
 async def test_a_pin_while_a_call_is_in_flight_leaves_no_change_to_look_after(
     world: World,
 ) -> None:

@@ -24,6 +24,9 @@ from tests.builders import GPU1, GPU2, GPU3, a_restart, a_retune, an_alert, pinn
 from tests.fakes import NOON
 from tests.world import World, a_world
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 MINUTE = timedelta(minutes=1)
 SPEC = Breaker()
 VERIFY = {"query": "alive", "above": 0, "within": "1m", "for": "30s", "window": "0s"}
@@ -144,7 +147,6 @@ async def to_the_brink(world: World) -> None:
     assert [run.verdict for run in world.runs()] == [Verdict.UNCHANGED] * 3
 
 
-@pytest.mark.slow
 async def test_what_did_not_help_three_times_is_held_back_and_a_person_told_once(
     world: World,
 ) -> None:
@@ -159,7 +161,6 @@ async def test_what_did_not_help_three_times_is_held_back_and_a_person_told_once
     assert (denial["evidence"]["class"], denial["evidence"]["opened_by"]) == ("detectors", 3)
 
 
-@pytest.mark.slow
 async def test_it_holds_for_every_target_of_the_pool_and_for_no_other_playbook(
     world: World,
 ) -> None:
@@ -173,7 +174,6 @@ async def test_it_holds_for_every_target_of_the_pool_and_for_no_other_playbook(
     assert found["then", GPU2] == Reason.ADMITTED
 
 
-@pytest.mark.slow
 async def test_after_the_reset_one_trial_at_a_time_is_let_through(tmp_path: Path) -> None:
     with a_world(tmp_path, targets=(GPU1, GPU2, GPU3)) as world:
         hopeless(world)
@@ -186,7 +186,6 @@ async def test_after_the_reset_one_trial_at_a_time_is_let_through(tmp_path: Path
         assert {row["evidence"].get("trial") for row in denied[1:]} == {4}
 
 
-@pytest.mark.slow
 async def test_a_trial_that_fails_lets_the_playbook_only_propose_and_tells_a_person_once(
     world: World,
 ) -> None:
@@ -206,7 +205,6 @@ async def test_a_trial_that_fails_lets_the_playbook_only_propose_and_tells_a_per
     assert _titles(world).count("restart may only propose from now on") == 1
 
 
-@pytest.mark.slow
 async def test_who_lifts_the_demotion_is_not_overruled_by_the_same_failure(world: World) -> None:
     hopeless(world)
     await to_the_brink(world)
@@ -220,7 +218,6 @@ def _titles(world: World) -> list[str]:
     return [row["title"] for row in world.messages()]
 
 
-@pytest.mark.slow
 async def test_a_person_may_reset_it(world: World) -> None:
     hopeless(world)
     await to_the_brink(world)
@@ -235,7 +232,6 @@ async def test_a_person_may_reset_it(world: World) -> None:
     assert len(world.runs()) == 4
 
 
-@pytest.mark.slow
 async def test_a_person_may_waive_it_and_the_record_says_so(world: World) -> None:
     hopeless(world)
     await to_the_brink(world)
@@ -256,7 +252,6 @@ async def test_a_person_may_waive_it_and_the_record_says_so(world: World) -> Non
     assert admitted["evidence"]["waived"]["breaker"]["would have been"] == Reason.BREAKER
 
 
-@pytest.mark.slow
 async def test_it_stands_where_it_stood_after_a_restart_and_on_every_replica(
     world: World,
 ) -> None:
@@ -268,7 +263,6 @@ async def test_it_stands_where_it_stood_after_a_restart_and_on_every_replica(
     assert len(world.runs()) == 3
 
 
-@pytest.mark.slow
 async def test_a_playbook_may_set_its_own_breaker(world: World) -> None:
     guards = [
         {"require": {"query": "up", "below": 1}},
@@ -282,7 +276,6 @@ async def test_a_playbook_may_set_its_own_breaker(world: World) -> None:
     assert len(world.runs()) == 2
 
 
-@pytest.mark.slow
 async def test_what_a_person_stopped_does_not_count_against_it(world: World) -> None:
     hopeless(world)
     await world.fire(an_alert("Down"))
@@ -294,7 +287,6 @@ async def test_what_a_person_stopped_does_not_count_against_it(world: World) -> 
     assert Reason.BREAKER not in world.reasons()
 
 
-@pytest.mark.slow
 async def test_observing_opens_no_breaker_because_nothing_was_tried(world: World) -> None:
     hopeless(world, mode="observe")
     await world.fire(an_alert("Down"))
@@ -302,7 +294,6 @@ async def test_observing_opens_no_breaker_because_nothing_was_tried(world: World
     assert Reason.BREAKER not in world.reasons()
 
 
-@pytest.mark.slow
 async def test_an_open_breaker_traps_nothing_that_is_held(world: World) -> None:
     # What was changed is renewed while it is needed and restored when it is over, though the
     # playbook that changed it is held back.
@@ -338,7 +329,6 @@ async def test_an_open_breaker_lets_a_run_that_made_it_worse_take_it_back(world:
     assert world.reasons()[-1] == Reason.BREAKER
 
 
-@pytest.mark.slow
 async def test_who_is_denied_by_the_breaker_hands_over_to_a_person(world: World) -> None:
     world.metrics.answers |= {"up": 0, "alive": 0, "p95": 0.4}
     breaker = {"breaker": {"failures": 1, "reset": "6h"}}

@@ -13,6 +13,9 @@ from remediator.model.run import RunState
 from tests.builders import GPU1, GPU2, GPU3, a_playbook, a_restart, an_alert
 from tests.world import World, a_world
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 THREE = (GPU1, GPU2, GPU3)
 
 
@@ -23,7 +26,6 @@ async def together(world: World) -> None:
     await asyncio.gather(*(one.reconciler.idle() for one in ours))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("guard", "reason"),
     [
@@ -52,7 +54,6 @@ async def test_two_controllers_open_one_run_for_one_alert(world: World) -> None:
     assert len(world.runs()) == 1
 
 
-@pytest.mark.slow
 async def test_two_controllers_let_one_trial_through_a_half_open_breaker(tmp_path: Path) -> None:
     with a_world(tmp_path, targets=THREE) as world:
         world.metrics.answers |= {"up": 0, "alive": 0}
@@ -68,7 +69,6 @@ async def test_two_controllers_let_one_trial_through_a_half_open_breaker(tmp_pat
         assert len(world.runs()) == 2
 
 
-@pytest.mark.slow
 async def test_counters_are_the_journals_and_survive_a_restart(world: World) -> None:
     guards = [{"cooldown": "10m"}, {"budget": {"runs": 2, "per": "1h"}}]
     world.serve(a_playbook(guards=guards))

@@ -17,6 +17,9 @@ from remediator.store.overrides import Ruling
 from tests.builders import GPU1, a_playbook, a_retune, a_throttle, an_alert
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 PERSON = {"escalate_to": "person"}
 CHECK = {"check": {"query": "x", "below": 1}}
 NO_BREAKER = {"breaker": {"failures": 1000}}
@@ -33,7 +36,6 @@ async def failing(world: World, *documents: dict[str, Any]) -> None:
     await world.fire(an_alert())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("document", [checking(), a_retune({"nope": 4}, guards=[])])
 async def test_what_fails_before_it_acts_is_tried_three_times_and_then_held_back(
     world: World, document: dict[str, Any]
@@ -45,7 +47,6 @@ async def test_what_fails_before_it_acts_is_tried_three_times_and_then_held_back
     assert len(world.paged()) == 2, "it needs a person, and the breaker opened"
 
 
-@pytest.mark.slow
 async def test_a_target_that_cannot_be_reached_wakes_a_person_a_few_times_and_not_each_minute(
     world: World,
 ) -> None:
@@ -57,7 +58,6 @@ async def test_a_target_that_cannot_be_reached_wakes_a_person_a_few_times_and_no
     assert len(world.paged()) <= 3
 
 
-@pytest.mark.slow
 async def test_each_failure_in_a_row_doubles_the_rest_up_to_half_an_hour(world: World) -> None:
     world.pace = replace(world.pace, review=timedelta(minutes=1))
     await failing(world)
@@ -81,7 +81,6 @@ async def test_a_rest_says_how_often_it_failed_and_how_long_it_is(world: World) 
     assert (denied["evidence"]["failures"], denied["evidence"]["cooldown_s"]) == (2, 120)
 
 
-@pytest.mark.slow
 async def test_its_own_longer_cooldown_holds_as_well(world: World) -> None:
     await failing(world, checking(guards=[{"cooldown": "10m"}, NO_BREAKER]))
     await world.settle(590)
@@ -104,7 +103,6 @@ async def test_who_waives_the_cooldown_waives_the_rest_as_well(world: World) -> 
     assert len(world.runs()) == 2
 
 
-@pytest.mark.slow
 async def test_one_that_succeeds_ends_the_row(world: World) -> None:
     await failing(world)
     await world.until(lambda: len(world.runs()) == 4)
@@ -116,7 +114,6 @@ async def test_one_that_succeeds_ends_the_row(world: World) -> None:
     assert world.decisions()[-1]["evidence"]["failures"] == 1
 
 
-@pytest.mark.slow
 async def test_who_only_chooses_a_successor_has_not_failed(world: World) -> None:
     follows = a_playbook(name="then", on={"alerts": ['alertname="Other"']})
     await failing(world, checking(steps=[CHECK, {"escalate_to": "then"}]), follows)

@@ -15,6 +15,9 @@ from tests.builders import a_playbook, a_restart, a_retune, a_throttle, an_alert
 from tests.fakes import Outcome
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 SLOW, DOWN = an_alert("Slow"), an_alert("Down")
 COOL = [{"cooldown": "1h"}]
 PROOF = {"query": "p95", "below": 0.25, "within": "2m", "for": "30s", "window": "0s"}
@@ -74,7 +77,6 @@ async def test_what_is_left_to_its_lease_keeps_nobody_from_the_knob(world: World
 # -- a way back that does not get through ----------------------------------------------------------
 
 
-@pytest.mark.slow
 async def test_what_a_failed_rollback_leaves_is_not_held_any_longer(world: World) -> None:
     world.serve(a_throttle(guards=COOL))
     world.metrics.answers["p95"] = 0.5
@@ -102,7 +104,6 @@ async def test_a_weight_that_a_rollback_did_not_get_back_is_tried_until_it_is(wo
     assert world.balancer.values["weight"] == 100
 
 
-@pytest.mark.slow
 async def test_nobody_of_higher_priority_cuts_a_rollback_short(world: World) -> None:
     undo = {"undo": True, "notify": "tell ann"}
     world.serve(a_shift(priority=10, on_failure=undo), a_restart())
@@ -159,7 +160,6 @@ async def sent_into_the_dark(world: World, **changed: Any) -> None:
     await world.fire(SLOW)
 
 
-@pytest.mark.slow
 async def test_what_may_be_done_already_is_not_done_again_by_the_next_run_of_the_story(
     world: World,
 ) -> None:
@@ -187,7 +187,6 @@ async def test_a_death_while_it_is_sent_and_a_stop_right_after_change_nothing_ab
     assert len(world.commands.sent) == 1
 
 
-@pytest.mark.slow
 async def test_a_person_who_looked_lets_it_be_done_again(world: World) -> None:
     await sent_into_the_dark(world, guards=[{"cooldown": "2m"}])
     await world.settle(180)
@@ -260,7 +259,6 @@ async def left_to_ann(world: World) -> None:
     assert not any("given back" in title for title in told)
 
 
-@pytest.mark.slow
 async def test_a_stop_leaves_a_knob_to_the_person_who_pinned_it_on_the_target(
     world: World,
 ) -> None:

@@ -21,6 +21,9 @@ from tests.builders import a_playbook, a_restart, a_throttle, an_alert
 from tests.fakes import FakeKnobs, Outcome
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 ALERT = an_alert()
 COOL = [{"cooldown": "1h"}]
 PROOF = {"query": "p95", "below": 0.25, "within": "2m", "for": "30s", "window": "0s"}
@@ -66,7 +69,6 @@ async def test_a_call_that_was_not_applied_is_planned_anew_on_what_is_there_now(
     assert (world.change()["base"], world.change()["value"]) == (6, 7)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lost", [Outcome.UNKNOWN_APPLIED, Outcome.UNKNOWN_LOST])
 async def test_a_call_that_may_have_been_applied_is_not_sent_over_a_persons_value(
     world: World, lost: Outcome
@@ -93,7 +95,6 @@ async def test_a_step_down_that_was_not_applied_raises_nothing(world: World) -> 
 # -- a run that helped for a moment ----------------------------------------------------------------
 
 
-@pytest.mark.slow
 async def test_a_restart_after_which_the_alert_fires_on_is_not_done_for_ever(world: World) -> None:
     world.serve(a_restart(guards=[]))
     world.metrics.answers["alive"] = 1
@@ -104,7 +105,6 @@ async def test_a_restart_after_which_the_alert_fires_on_is_not_done_for_ever(wor
     assert world.paged() != []
 
 
-@pytest.mark.slow
 async def test_a_restart_that_helps_each_of_several_alerts_goes_on_helping(world: World) -> None:
     world.serve(a_restart(guards=[]))
     world.metrics.answers["alive"] = 1
@@ -167,7 +167,6 @@ async def test_what_is_held_is_given_back_without_a_playbook(world: World) -> No
     assert world.scaler.values["replicas"] == 2
 
 
-@pytest.mark.slow
 async def test_a_run_that_cannot_even_be_given_up_is_closed_and_wakes_a_person(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +196,6 @@ def helped(world: World) -> None:
     world.metrics.answers["p95"] = lambda _now: 0.2 if weight["weight"] < 100 else 0.5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [True, False])
 async def test_a_restore_does_not_fight_a_person_who_took_the_target_out(
     world: World, *, stopped: bool
@@ -242,7 +240,6 @@ async def test_a_person_who_is_faster_than_the_give_back_wins(world: World) -> N
     assert world.balancer.values["weight"] == 10
 
 
-@pytest.mark.slow
 async def test_a_step_back_that_nobody_could_say_of_is_gone_on_from(world: World) -> None:
     world.serve(a_shift())
     helped(world)
@@ -271,7 +268,6 @@ async def test_a_knob_that_a_person_pinned_at_the_target_is_not_released(world: 
 # -- a way back that gets lost ---------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("on_unknown", ["probe", "escalate"])
 @pytest.mark.parametrize("lost", [Outcome.UNKNOWN_LOST, Outcome.UNKNOWN_APPLIED])
 async def test_a_target_never_stays_stopped_because_one_answer_was_lost(

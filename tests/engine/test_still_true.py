@@ -14,6 +14,9 @@ from tests.builders import GPU1, GPU2, INSTANCE, a_playbook, a_retune, an_alert
 from tests.engine.test_guards_always import a_silence
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 OTHERS = {"healthy_others": {"at_least": 1, "healthy": "well"}}
 WELL = {INSTANCE[GPU1]: 1, INSTANCE[GPU2]: 1}
 LATER = [{"wait": "10m"}, {"retune": {"set": {"batch_size": 4}}}]
@@ -32,7 +35,6 @@ async def begun(world: World, **changed: Any) -> None:
     assert world.run().state is RunState.WAITING
 
 
-@pytest.mark.slow
 async def test_a_run_acts_no_more_when_too_few_others_are_healthy_by_then(world: World) -> None:
     await begun(world, guards=[OTHERS])
     world.metrics.vectors["well"][INSTANCE[GPU2]] = 0
@@ -42,7 +44,6 @@ async def test_a_run_acts_no_more_when_too_few_others_are_healthy_by_then(world:
     assert "0 others of detectors are healthy" in world.runs()[0].reason
 
 
-@pytest.mark.slow
 async def test_a_run_acts_no_more_when_a_person_has_silenced_the_alert(world: World) -> None:
     await begun(world)
     world.silences.active.append(a_silence('alertname="Slow"'))
@@ -51,7 +52,6 @@ async def test_a_run_acts_no_more_when_a_person_has_silenced_the_alert(world: Wo
     assert "silenced it until" in world.runs()[0].reason
 
 
-@pytest.mark.slow
 async def test_a_run_that_has_not_acted_yet_does_not_begin_outside_its_hours(world: World) -> None:
     hours = {"only_during": {"cron": "0 12 * * *", "for": "8m"}}
     await begun(world, guards=[hours])
@@ -60,7 +60,6 @@ async def test_a_run_that_has_not_acted_yet_does_not_begin_outside_its_hours(wor
     assert "only during" in world.runs()[0].reason
 
 
-@pytest.mark.slow
 async def test_what_has_begun_in_its_hours_is_finished_after_them(world: World) -> None:
     hours = {"only_during": {"cron": "0 12 * * *", "for": "8m"}}
     first = {"retune": {"set": {"max_concurrency": 4}}}
@@ -69,14 +68,12 @@ async def test_what_has_begun_in_its_hours_is_finished_after_them(world: World) 
     assert world.detector.value("batch_size") == 4
 
 
-@pytest.mark.slow
 async def test_what_still_is_as_it_was_goes_on(world: World) -> None:
     await begun(world, guards=[OTHERS])
     await world.settle(400)
     assert world.detector.value("batch_size") == 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.PROPOSE])
 async def test_what_the_configuration_allows_binds_who_is_approved_after_it_changed(
     world: World, mode: Mode

@@ -17,6 +17,9 @@ from remediator.store.tables import controls as table
 from tests.builders import GPU1, GPU2, INSTANCE, a_retune, a_throttle, an_alert
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 ASK = {"mode": "propose", "approval": {"within": "30s"}}
 
 
@@ -25,7 +28,6 @@ def asking(**changed: Any) -> dict[str, Any]:
     return a_retune({"batch_size": 4}, **{**ASK, **changed})
 
 
-@pytest.mark.slow
 async def test_a_no_is_remembered_when_everything_is_stopped_after_it(world: World) -> None:
     world.serve(asking(approval={"within": "30m"}))
     await world.fire(an_alert())
@@ -51,7 +53,6 @@ async def test_a_no_that_led_to_another_step_is_no_refusal_of_the_playbook(world
     assert Reason.OVERRIDE not in world.reasons()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("then", ["escalate", "stop"])
 async def test_what_nobody_answers_is_asked_once_an_episode_and_hold(
     world: World, then: str
@@ -79,7 +80,6 @@ async def test_another_episode_is_another_question(world: World) -> None:
     assert len(world.runs()) == 2
 
 
-@pytest.mark.slow
 async def test_a_demotion_leaves_the_more_careful_cap_that_a_person_set(world: World) -> None:
     world.serve(a_retune({"batch_size": 4}, guards=[{"breaker": {"failures": 1, "reset": "3m"}}]))
     world.metrics.answers["p95"] = 0.5
@@ -125,7 +125,6 @@ async def test_a_denial_names_the_control_it_rests_on(world: World) -> None:
     assert (killed["reason"], killed["evidence"]["by"]) == (Reason.KILLED, "ben")
 
 
-@pytest.mark.slow
 async def test_reasons_that_come_and_go_leave_a_few_rows(world: World) -> None:
     world.serve(a_throttle())
     start = world.clock()

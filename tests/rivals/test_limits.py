@@ -24,6 +24,9 @@ from tests.builders import a_playbook, a_restart, an_alert
 from tests.rivals.conftest import CROWD
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 UP = "min by (instance) (up)"
 
@@ -44,7 +47,6 @@ def admitted(world: World) -> list[str]:
 # -- a burst -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["playbook", "pool", "global"])
 async def test_twelve_alerts_at_one_moment_do_not_burst_through_a_budget_of_three(
     crowd: World, scope: str
@@ -82,7 +84,6 @@ async def test_a_fault_of_all_targets_at_once_disturbs_only_as_many_as_are_allow
     assert crowd.reasons().count(Reason.BLAST_RADIUS) == 9
 
 
-@pytest.mark.slow
 async def test_a_storm_is_left_to_a_person_who_is_told_once(crowd: World) -> None:
     several_down(crowd, storm={"at_most": 5})
     await crowd.fire(*(an_alert("Down", name) for name in CROWD))
@@ -154,7 +155,6 @@ async def test_capacity_that_runs_are_taking_away_is_not_counted_twice(crowd: Wo
     assert len(crowd.runs()) == 2
 
 
-@pytest.mark.slow
 async def test_when_all_are_down_nobody_waits_for_others_to_be_up(crowd: World) -> None:
     several_down(crowd, *CROWD, healthy_others={"at_least": 1})
     await crowd.fire(an_alert("Down", "gpu-1"))
@@ -178,7 +178,6 @@ def sizes(world: World) -> dict[str, int]:
     return world.db.transact(body, writing=False)
 
 
-@pytest.mark.slow
 async def test_an_alert_that_is_denied_and_sent_again_for_hours_stays_a_handful_of_rows(
     world: World,
 ) -> None:
@@ -211,7 +210,6 @@ async def test_what_is_over_is_forgotten_and_leaves_nothing_behind(world: World)
     assert sizes(world).keys() <= {"fences", "signs"}
 
 
-@pytest.mark.slow
 async def test_a_process_remembers_nothing_of_the_runs_it_has_driven(crowd: World) -> None:
     crowd.serve(a_playbook())
     by = crowd.controller("one")

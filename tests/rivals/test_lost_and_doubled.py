@@ -19,6 +19,9 @@ from tests.fakes import Outcome
 from tests.journals import DeathPlan, DyingDatabase
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 
 
@@ -39,7 +42,6 @@ def dead(world: World) -> None:
 # -- runs stuck in "running" -------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("body", ["begin", "_confirm", "measure", "_close_done"])
 async def test_a_run_whose_process_died_ends_in_the_next_process_and_frees_its_target(
     world: World, body: str
@@ -56,7 +58,6 @@ async def test_a_run_whose_process_died_ends_in_the_next_process_and_frees_its_t
     assert world.detector.value() == 4
 
 
-@pytest.mark.slow
 async def test_a_run_that_waits_for_something_that_never_comes_gives_up_and_says_so(
     world: World,
 ) -> None:
@@ -107,7 +108,6 @@ async def test_a_webhook_that_could_not_be_stored_is_refused_and_its_resend_is_n
     assert run.state is RunState.SUCCEEDED
 
 
-@pytest.mark.slow
 async def test_one_alert_that_nobody_can_decide_about_holds_up_none_of_the_hundred_behind_it(
     crowd: World,
 ) -> None:
@@ -143,7 +143,6 @@ async def test_a_run_that_cannot_be_driven_holds_up_no_other_target(world: World
 # -- done twice --------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 async def test_a_receiver_so_slow_that_the_webhook_is_sent_five_times_starts_one_run(
     world: World,
 ) -> None:
@@ -158,7 +157,6 @@ async def test_a_receiver_so_slow_that_the_webhook_is_sent_five_times_starts_one
     assert len(world.process.applied("stop")) == len(world.process.applied("start")) == 1
 
 
-@pytest.mark.slow
 async def test_two_alertmanagers_that_both_send_start_one_run(world: World) -> None:
     dead(world)
     alert = an_alert("Down", starts_at=world.clock())
@@ -180,7 +178,6 @@ async def test_two_alertmanagers_that_both_send_start_one_run(world: World) -> N
     assert len(world.process.applied("stop")) == 1
 
 
-@pytest.mark.slow
 async def test_a_restart_of_prometheus_that_fires_everything_anew_restarts_nothing_twice(
     world: World,
 ) -> None:
@@ -194,7 +191,6 @@ async def test_a_restart_of_prometheus_that_fires_everything_anew_restarts_nothi
     assert len(world.process.applied("stop")) == 1
 
 
-@pytest.mark.slow
 async def test_a_call_without_an_answer_that_cannot_be_repeated_is_not_repeated(
     world: World,
 ) -> None:
@@ -241,7 +237,6 @@ async def test_every_alert_of_a_group_is_looked_at_and_not_only_the_first(crowd:
     assert crowd.reasons().count(Reason.NO_PLAYBOOK) == 1
 
 
-@pytest.mark.slow
 async def test_many_alerts_about_one_target_are_one_run_and_the_others_are_seen_to_wait(
     world: World,
 ) -> None:

@@ -19,6 +19,9 @@ from remediator.model.verdict import ReadingStatus, Verdict
 from tests.builders import a_playbook, a_restart, a_retune, a_throttle, an_alert
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 NOTHING: list[Any] = []
 
@@ -96,7 +99,6 @@ def _gone(status: ReadingStatus | None) -> Gone:
     return answer
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "gone",
     [_gone(None), _gone(ReadingStatus.ERROR), _gone(ReadingStatus.NAN), _gone(ReadingStatus.MANY)],
@@ -129,7 +131,6 @@ async def test_a_restart_after_which_nobody_measures_is_unknown_and_a_person_hea
     assert world.paged() != NOTHING
 
 
-@pytest.mark.slow
 async def test_a_resolve_that_means_prometheus_died_gives_nothing_back(world: World) -> None:
     world.serve(a_throttle())
     world.metrics.answers["p95"] = lambda _now: 0.06 * world.detector.value()
@@ -149,7 +150,6 @@ async def test_a_resolve_that_means_prometheus_died_gives_nothing_back(world: Wo
 # -- the same remedy for ever ------------------------------------------------------------------
 
 
-@pytest.mark.slow
 async def test_a_remedy_that_does_not_help_is_not_repeated_all_day(world: World) -> None:
     world.pace = replace(world.pace, review=timedelta(minutes=5))
     world.serve(a_restart(guards=[{"require": {"query": "up", "below": 1}}]))
@@ -162,7 +162,6 @@ async def test_a_remedy_that_does_not_help_is_not_repeated_all_day(world: World)
     assert world.paged() != NOTHING
 
 
-@pytest.mark.slow
 async def test_two_playbooks_that_escalate_to_each_other_come_to_an_end(world: World) -> None:
     def other(name: str, successor: str) -> dict[str, Any]:
         verify = {"query": "alive", "above": 0, "within": "20s", "for": "5s", "window": "0s"}

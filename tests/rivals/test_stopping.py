@@ -17,6 +17,9 @@ from remediator.model.run import Decided, RunState
 from tests.builders import GPU1, GPU2, a_playbook, a_restart, a_retune, a_throttle, an_alert
 from tests.world import World
 
+# Each tells a long story; together they are a proof and no quick look.
+pytestmark = pytest.mark.slow
+
 HOUR = 3600.0
 NOTHING: list[Any] = []
 
@@ -41,7 +44,6 @@ async def test_a_pause_does_not_trap_a_target_that_is_drained(world: World) -> N
     assert not world.run().state.is_open
 
 
-@pytest.mark.slow
 async def test_a_pause_does_not_loosen_what_is_held_and_lets_it_be_given_back(
     world: World,
 ) -> None:
@@ -67,7 +69,6 @@ async def test_a_pause_ends_by_itself(world: World) -> None:
     assert world.reasons()[:2] == [Reason.PAUSED, Reason.ADMITTED]
 
 
-@pytest.mark.slow
 async def test_an_open_breaker_does_not_trap_what_was_changed_before_it_opened(
     world: World,
 ) -> None:
@@ -117,7 +118,6 @@ async def test_a_kill_switch_stops_every_replica_and_still_lets_them_unwind(worl
     assert world.reasons()[-1] == Reason.KILLED
 
 
-@pytest.mark.slow
 async def test_the_targets_lock_does_not_outlive_the_process_that_took_it(world: World) -> None:
     world.serve(a_throttle(), a_retune({"batch_size": 4}, on={"alerts": ['alertname="Memory"']}))
     world.metrics.answers["p95"] = lambda _now: 0.06 * world.detector.value()
