@@ -30,7 +30,7 @@ from remediator.model.run import (
     StepRow,
     StepStatus,
 )
-from remediator.model.step import EscalateStep
+from remediator.model.step import PERSON, EscalateStep
 from remediator.model.verdict import Verdict
 from remediator.store import alerts, approvals, changes, controls, guarding, outbox, runs, steps
 from remediator.store.alerts import StoredAlert
@@ -38,7 +38,6 @@ from remediator.store.database import Tx
 
 # How the titles of messages end about runs that did nothing.
 OBSERVED = "(only observed)"
-PERSON = "person"
 PREEMPTED = "preempted"
 CANCELLED = "cancelled"  # a person ended this run
 STOPPED = "stopped"  # a person wants it rolled back now: this run, or a scope
