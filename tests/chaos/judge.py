@@ -84,18 +84,21 @@ class Journal:
         """Return stops and starts that were sent again without proof, or without an intent.
 
         Two records are compared: attempts under one key (all but the last must have been proved
-        not to have been applied), and what each target counted against what was intended.
+        not to have been applied), and what each target counted against what was intended. On the
+        way back a start is sent until it is confirmed, because nobody may be left stopped; that it
+        takes effect once for each key is what the target's own count has to show.
         """
         found = []
         attempts: dict[str, list[str]] = {}
         intended: Counter[tuple[str, str]] = Counter()
         keys: dict[tuple[str, str], set[str]] = {}
         query = (
-            "SELECT r.target, s.verb, s.idempotency_key, s.status FROM steps s"
+            "SELECT r.target, s.verb, s.idempotency_key, s.status, s.phase FROM steps s"
             " JOIN runs r ON r.id = s.run_id WHERE s.verb IN ('stop', 'start') ORDER BY s.id"
         )
-        for target, verb, key, status in self.rows(query):
-            attempts.setdefault(key, []).append(status)
+        for target, verb, key, status, phase in self.rows(query):
+            if (phase, verb) != ("rollback", "start"):
+                attempts.setdefault(key, []).append(status)
             intended[target, verb] += 1
             keys.setdefault((target, verb), set()).add(key)
         for key, said in attempts.items():
