@@ -17,12 +17,12 @@ up: ## start detector, Prometheus, Alertmanager and controller without the story
 	@scripts/setup.sh daemons
 	@$(PY) -m remediator.demo.up
 
-test: ## every test, those against real daemons and the real model included (under 15 minutes)
+test: ## every test, those against real daemons and the real model included (about 25 minutes on 2 cores)
 	@scripts/setup.sh daemons screen
 	@$(PY) -m pytest -n 2 --dist loadgroup -m "not alone"
 	@$(PY) -m pytest -m alone
 
-check: ## format, lint, types, import rules and the quick tests (under 60 seconds)
+check: ## format, lint, types, import rules and the quick tests (about a minute on 4 cores)
 	@scripts/setup.sh
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
