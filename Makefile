@@ -22,7 +22,7 @@ test: ## every test, those against real daemons and the real model included (abo
 	@$(PY) -m pytest -n 2 --dist loadgroup -m "not alone"
 	@$(PY) -m pytest -m alone
 
-check: ## format, lint, types, import rules and the quick tests (about a minute on 4 cores)
+check: ## format, lint, types, import rules and the quick tests (about a minute and a half on 4 cores)
 	@scripts/setup.sh
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
