@@ -137,18 +137,20 @@ class Reconciler:
                 del self.driving[run.id]
 
     async def _note_drop(self, run: Run, error: Exception) -> None:
-        words = f"{type(error).__name__}: {error}"
         try:
-            try:
-                await self.db.write(_dropped, run, words, self.runner.pace)
-            except (FencedError, StoreUnavailableError):
-                raise
-            except Exception:
-                # Whatever keeps it from being given up as it should be would do so for ever.
-                log.exception("run abandoned", run=run.id, target=run.target)
-                await self.db.write(_abandoned, run, words)
+            await self._count_drop(run, f"{type(error).__name__}: {error}")
         except (FencedError, StoreUnavailableError) as lost:
             log.info("drop not noted", run=run.id, why=str(lost))
+
+    async def _count_drop(self, run: Run, words: str) -> None:
+        try:
+            await self.db.write(_dropped, run, words, self.runner.pace)
+        except (FencedError, StoreUnavailableError):
+            raise
+        except Exception:
+            # Whatever keeps it from being given up as it should be would do so for ever.
+            log.exception("run abandoned", run=run.id, target=run.target)
+            await self.db.write(_abandoned, run, words)
 
     async def renew_leases(self) -> None:
         """Keep the runs that this process drives."""

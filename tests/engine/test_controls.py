@@ -286,6 +286,8 @@ async def test_hands_off_denies_and_stops_what_acts_but_leaves_what_is_held(worl
 async def test_hands_off_of_another_target_says_nothing_here(world: World) -> None:
     await hands_off(world, name=GPU2)
     await throttling(world)
+    assert world.reasons() == [Reason.ADMITTED]
+    assert len(world.detector.applied("set")) == 1
 
 
 async def test_a_pinned_knob_is_not_moved_and_the_denial_says_by_whom(world: World) -> None:
